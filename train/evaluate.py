@@ -1,0 +1,122 @@
+"""How near a filter comes to the truth, patch by patch, beside what density alone would tell."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from qctrun.train.losses import PatchSphere
+from qctrun.train.network import NNSP, crop_halo
+from qctrun.train.patches import Patches
+
+QUANTITIES = ("BMD", "TMD", "BV/TV")
+Table = dict[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One row of the table: a quantity under a filter at one tube current.
+
+    Attributes
+    ----------
+    d_avg, rmse : float
+        Mean difference to the truth and root mean squared error; mg/cm3, or percent for BV/TV.
+    share_of_raw : float
+        RMSE as a share of the raw scan's, percent.
+    r2 : float
+        Squared correlation with the truth, percent (the paper's "adj. R2").
+    """
+
+    mas: float
+    quantity: str
+    filter: str
+    d_avg: float
+    rmse: float
+    share_of_raw: float
+    r2: float
+
+
+def measured(
+    patches: Patches, scan: int, network: NNSP | None, sphere: PatchSphere, batch: int = 32
+) -> tuple[Table, Table]:
+    """BMD (mg/cm3), TMD (mg/cm3) and BV/TV (percent) of every patch of one scan, filtered or raw, and of its truth."""
+    got: list[npt.NDArray[np.float64]] = []
+    want: list[npt.NDArray[np.float64]] = []
+    with torch.inference_mode():
+        pairs = list(patches.pairs([scan]))
+        for first in range(0, len(pairs), batch):
+            scans, truths = patches.batch(pairs[first : first + batch])
+            got.append(_columns(network(scans) if network else crop_halo(scans), sphere))
+            want.append(_columns(truths, sphere))
+    return _table(got), _table(want)
+
+
+def scores(
+    network: NNSP, train: Patches, test: Patches, scans_by_mas: dict[float, Sequence[int]], spacing_mm: tuple[float, float, float], threshold_mg_cm3: float = 225.0
+) -> list[Score]:
+    """Score raw scans, the network and the BMD line on patches that none of them has seen.
+
+    The BMD line predicts each parameter from the raw scan's BMD by a straight line fitted to the training
+    patches at the same tube current: what a filter must beat to have seen structure (method section 11).
+    """
+    sphere = PatchSphere(spacing_mm, thresholds_mg_cm3=(threshold_mg_cm3,))
+    rows = []
+    for mas, scans in scans_by_mas.items():
+        raw, truth = _joined([measured(test, scan, None, sphere) for scan in scans])
+        nnsp, _ = _joined([measured(test, scan, network, sphere) for scan in scans])
+        line = bmd_line(*measured(train, scans[0], None, sphere), raw)
+        for quantity in QUANTITIES:
+            for name, table in (("raw", raw), ("NNSP", nnsp), ("BMD line", line)):
+                rows.append(_score(mas, quantity, name, table[quantity], raw[quantity], truth[quantity]))
+    return rows
+
+
+def bmd_line(train_raw: Table, train_truth: Table, raw: Table) -> Table:
+    """Predict every parameter from raw BMD by straight lines fitted to training patches."""
+    lines = {quantity: np.polyfit(train_raw["BMD"], train_truth[quantity], 1) for quantity in QUANTITIES}
+    return {quantity: np.polyval(line, raw["BMD"]) for quantity, line in lines.items()}
+
+
+def as_text(rows: Sequence[Score]) -> str:
+    """The scores as a table for people, RMSE as a share of raw beside its size."""
+    head = f"{'mAs':>5} {'quantity':>8} {'filter':>8} {'dAvg':>8} {'RMSE':>8} {'% of raw':>9} {'R2 %':>6}"
+    lines = [
+        f"{r.mas:5.0f} {r.quantity:>8} {r.filter:>8} {r.d_avg:8.2f} {r.rmse:8.2f} {r.share_of_raw:9.1f} {r.r2:6.1f}"
+        for r in rows
+    ]
+    return "\n".join([head, *lines])
+
+
+def as_rows(rows: Sequence[Score]) -> list[dict[str, Any]]:
+    """The scores as JSON values, rounded for a model card."""
+    return [{k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows]
+
+
+def _columns(patches: torch.Tensor, sphere: PatchSphere) -> npt.NDArray[np.float64]:
+    found = sphere.parameters(patches)
+    return torch.stack([found.bmd, found.tmd[:, 0], 100 * found.bvtv[:, 0]]).double().numpy()
+
+
+def _table(parts: list[npt.NDArray[np.float64]]) -> Table:
+    return dict(zip(QUANTITIES, np.concatenate(parts, axis=1), strict=True))
+
+
+def _joined(parts: list[tuple[Table, Table]]) -> tuple[Table, Table]:
+    got, want = ({q: np.concatenate([part[side][q] for part in parts]) for q in QUANTITIES} for side in (0, 1))
+    return got, want
+
+
+def _score(
+    mas: float,
+    quantity: str,
+    name: str,
+    got: npt.NDArray[np.float64],
+    raw: npt.NDArray[np.float64],
+    truth: npt.NDArray[np.float64],
+) -> Score:
+    error, raw_error = (float(np.sqrt(np.mean((x - truth) ** 2))) for x in (got, raw))
+    r2 = float(np.corrcoef(got, truth)[0, 1] ** 2)
+    return Score(mas, quantity, name, float(np.mean(got - truth)), error, 100 * error / raw_error, 100 * r2)

@@ -1,0 +1,86 @@
+"""Seeded random fields, made in Fourier space; periodic, so that nothing happens at their borders."""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft, ndimage
+
+FloatArray = npt.NDArray[np.float32]
+Triple = tuple[float, float, float]
+
+
+def frequencies(size: tuple[int, int, int], spacing_mm: Triple) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Frequencies in 1/mm along (z, y, x) of a real transform, shaped to broadcast over (z, y, x // 2 + 1)."""
+    z, y = (np.fft.fftfreq(n, d).astype(np.float32) for n, d in zip(size[:2], spacing_mm[:2], strict=True))
+    x = np.fft.rfftfreq(size[2], spacing_mm[2]).astype(np.float32)
+    return z[:, None, None], y[None, :, None], x[None, None, :]
+
+
+def shaped_noise(size: tuple[int, int, int], amplitude: FloatArray, rng: np.random.Generator) -> FloatArray:
+    """White Gaussian noise given a spectrum, normalised to mean 0 and an expected standard deviation of 1.
+
+    Parameters
+    ----------
+    amplitude : float array (z, y, x // 2 + 1)
+        Square root of the wanted power at `frequencies(size, ...)`, in any scale.
+    """
+    spectrum = fft.rfftn(rng.standard_normal(size, dtype=np.float32), workers=-1)
+    spectrum *= amplitude / np.sqrt(_mean_power(amplitude, size[2]))
+    spectrum[0, 0, 0] = 0
+    return np.asarray(fft.irfftn(spectrum, s=size, workers=-1, overwrite_x=True), dtype=np.float32)
+
+
+def filtered(array: FloatArray, response: FloatArray | npt.NDArray[np.complex64]) -> FloatArray:
+    """Multiply an array's spectrum by a response given at the frequencies of its real transform."""
+    spectrum = fft.rfftn(np.asarray(array, np.float32), workers=-1)
+    spectrum *= response
+    return np.asarray(fft.irfftn(spectrum, s=array.shape, workers=-1, overwrite_x=True), dtype=np.float32)
+
+
+def shift_response(size: tuple[int, int, int], spacing_mm: Triple, shift_mm: Triple) -> npt.NDArray[np.complex64]:
+    """The response that moves what is in a volume by `shift_mm` (z, y, x) towards higher indices."""
+    z, y, x = frequencies(size, spacing_mm)
+    turns = z * shift_mm[0] + y * shift_mm[1] + x * shift_mm[2]
+    return np.exp(-2j * np.pi * turns).astype(np.complex64)
+
+
+def smooth_field(
+    size: tuple[int, int, int], spacing_mm: Triple, length_mm: float, rng: np.random.Generator
+) -> FloatArray:
+    """A field of standard deviation 1 whose values change over `length_mm` (a Gaussian of a third of it).
+
+    It is drawn on a coarse grid of about a sixth of the length and enlarged with cubic splines.
+    """
+    step = length_mm / 6
+    coarse = tuple(int(np.ceil(n * d / step)) + 6 for n, d in zip(size, spacing_mm, strict=True))
+    field = ndimage.gaussian_filter(rng.standard_normal(coarse), length_mm / 3 / step, mode="wrap")
+    field /= _gaussian_gain(length_mm / 3 / step)
+    at = np.meshgrid(*(np.arange(n) * d / step + 3 for n, d in zip(size, spacing_mm, strict=True)), indexing="ij")
+    return ndimage.map_coordinates(field.astype(np.float32), at, order=3, mode="wrap", output=np.float32)
+
+
+def by_radius(
+    size: tuple[int, int, int], spacing_mm: Triple, response: Callable[[FloatArray, FloatArray], FloatArray]
+) -> FloatArray:
+    """Evaluate `response(f_r, f_z)` (in-plane radial and axial frequency, 1/mm) on the frequencies of a volume."""
+    z, y, x = frequencies(size, spacing_mm)
+    return np.asarray(response(np.hypot(y, x), z), dtype=np.float32)
+
+
+def _mean_power(amplitude: FloatArray, last: int) -> float:
+    """Mean squared amplitude over the full spectrum, of which the real transform stores about half."""
+    power = np.square(amplitude, dtype=np.float64).sum(axis=(0, 1))
+    twice = np.full(power.size, 2.0)
+    twice[0] = 1.0
+    if last % 2 == 0:
+        twice[-1] = 1.0
+    power[0] -= float(amplitude[0, 0, 0]) ** 2  # the mean is set to zero
+    return float((power * twice).sum() / (amplitude.shape[0] * amplitude.shape[1] * last))
+
+
+def _gaussian_gain(sigma: float) -> float:
+    """Standard deviation that unit white noise keeps under a 3-D Gaussian of `sigma` voxels."""
+    steps = np.arange(-int(4 * sigma + 0.5), int(4 * sigma + 0.5) + 1)
+    weights = np.exp(-0.5 * (steps / sigma) ** 2)
+    return float(np.sqrt(np.square(weights / weights.sum()).sum()) ** 3)

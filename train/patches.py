@@ -1,0 +1,100 @@
+"""Patches: where they lie in a phantom, which of its scans they come from, and who may see them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qctrun.train.insilico.fields import FloatArray
+from qctrun.train.insilico.phantom import Phantom
+from qctrun.train.network import HALO
+
+PATCH = (21, 41, 41)
+"""Voxels (z, y, x) of a patch; the halo leaves 13 x 25 x 25, one sphere of 4.3 mm."""
+
+RASTER = (8, 16, 16)
+"""Distance of neighbouring patches in the paper, voxels (z, y, x)."""
+
+TUBE_CURRENTS_MAS = (100.0, 250.0, 360.0)
+REPETITIONS = 3
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """A phantom with its scans: `truth` (z, y, x), `scans` (tube current x repetition, z, y, x), mg HA/cm3."""
+
+    name: str
+    donor: str
+    truth: FloatArray
+    scans: FloatArray
+
+    def positions(self, raster: tuple[int, int, int] = RASTER) -> list[tuple[int, int, int]]:
+        """Corners (z, y, x) of all patches that lie wholly inside."""
+        stops = (n - p + 1 for n, p in zip(self.truth.shape, PATCH, strict=True))
+        z, y, x = (range(0, stop, step) for stop, step in zip(stops, raster, strict=True))
+        return [(i, j, k) for i in z for j in y for k in x]
+
+
+def scanned(
+    phantom: Phantom, currents_mas: Sequence[float] = TUBE_CURRENTS_MAS, repetitions: int = REPETITIONS
+) -> Scanned:
+    """Scan a phantom at every tube current, `repetitions` times each; currents vary slowest."""
+    scans = [phantom.scan(mas, repetition) for mas in currents_mas for repetition in range(repetitions)]
+    return Scanned(phantom.name, phantom.donor, phantom.truth, np.stack(scans))
+
+
+@dataclass(frozen=True)
+class Patches:
+    """An indexed set of patches over scanned phantoms: no copy is made until a batch is cut.
+
+    Attributes
+    ----------
+    phantoms : sequence of Scanned
+        Where they are cut from.
+    positions : sequence of (phantom, (z, y, x))
+        Index of the phantom and corner of the patch.
+    """
+
+    phantoms: Sequence[Scanned]
+    positions: Sequence[tuple[int, tuple[int, int, int]]]
+
+    @classmethod
+    def over(cls, phantoms: Sequence[Scanned], raster: tuple[int, int, int] = RASTER) -> "Patches":
+        """All patches of these phantoms on a raster."""
+        return cls(phantoms, [(i, at) for i, phantom in enumerate(phantoms) for at in phantom.positions(raster)])
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def cut(self, index: int, scan: int) -> tuple[FloatArray, FloatArray]:
+        """One scan patch (21, 41, 41) and its truth (13, 25, 25)."""
+        which, corner = self.positions[index]
+        whole = tuple(slice(c, c + p) for c, p in zip(corner, PATCH, strict=True))
+        inner = tuple(slice(c + h, c + p - h) for c, p, h in zip(corner, PATCH, HALO, strict=True))
+        phantom = self.phantoms[which]
+        return phantom.scans[(scan, *whole)], phantom.truth[inner]
+
+    def batch(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Scans (batch, 1, 21, 41, 41) and truths (batch, 1, 13, 25, 25) of (patch, scan) pairs, mg/cm3."""
+        scans, truths = zip(*(self.cut(index, scan) for index, scan in pairs), strict=True)
+        return torch.from_numpy(np.stack(scans)[:, None]), torch.from_numpy(np.stack(truths)[:, None])
+
+    def random_pairs(self, truths: int, scans: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """`truths` patches, drawn evenly over donors, each with `scans` of its scans, none twice."""
+        by_donor = self._by_donor()
+        donors = rng.choice(len(by_donor), truths)
+        drawn = [int(rng.choice(by_donor[donor])) for donor in donors]
+        of = len(self.phantoms[0].scans)
+        return [(index, int(scan)) for index in drawn for scan in rng.permutation(of)[:scans]]
+
+    def pairs(self, scans: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Every patch with each of these scans."""
+        return ((index, scan) for index in range(len(self)) for scan in scans)
+
+    def _by_donor(self) -> list[list[int]]:
+        groups: dict[str, list[int]] = {}
+        for index, (which, _) in enumerate(self.positions):
+            groups.setdefault(self.phantoms[which].donor, []).append(index)
+        return list(groups.values())
