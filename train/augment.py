@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-SYMMETRIES = tuple((turns, flip_x, flip_z) for turns in range(4) for flip_x in (False, True) for flip_z in (False, True))
+SYMMETRIES = tuple(
+    (turns, flip_x, flip_z) for turns in range(4) for flip_x in (False, True) for flip_z in (False, True)
+)
 """Quarter turns about z, mirror in x, mirror in z: the symmetry group of a square prism, 16 elements."""
 
 

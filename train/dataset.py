@@ -37,7 +37,9 @@ class Split:
         }
 
 
-def insilico_split(microct: Path | None, fields: tuple[int, int, int] = (6, 1, 2), progress: Progress | None = None) -> Split:
+def insilico_split(
+    microct: Path | None, fields: tuple[int, int, int] = (6, 1, 2), progress: Progress | None = None
+) -> Split:
     """Simulate all scans of all phantoms and split them by donor.
 
     Parameters

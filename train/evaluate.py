@@ -55,7 +55,12 @@ def measured(
 
 
 def scores(
-    network: NNSP, train: Patches, test: Patches, scans_by_mas: dict[float, Sequence[int]], spacing_mm: tuple[float, float, float], threshold_mg_cm3: float = 225.0
+    network: NNSP,
+    train: Patches,
+    test: Patches,
+    scans_by_mas: dict[float, Sequence[int]],
+    spacing_mm: tuple[float, float, float],
+    threshold_mg_cm3: float = 225.0,
 ) -> list[Score]:
     """Score raw scans, the network and the BMD line on patches that none of them has seen.
 
@@ -105,7 +110,9 @@ def _table(parts: list[npt.NDArray[np.float64]]) -> Table:
 
 
 def _joined(parts: list[tuple[Table, Table]]) -> tuple[Table, Table]:
-    got, want = ({q: np.concatenate([part[side][q] for part in parts]) for q in QUANTITIES} for side in (0, 1))
+    got, want = (
+        {q: np.concatenate([part[side][q] for part in parts]) for q in QUANTITIES} for side in (0, 1)
+    )
     return got, want
 
 

@@ -110,7 +110,9 @@ def fit(
     return state
 
 
-def validation_loss(network: NNSP, loss: ParameterLoss, patches: Patches, scans: Sequence[int], batch: int = 32) -> float:
+def validation_loss(
+    network: NNSP, loss: ParameterLoss, patches: Patches, scans: Sequence[int], batch: int = 32
+) -> float:
     """Mean loss over all patches of a set with each of these scans."""
     pairs = list(patches.pairs(scans))
     total = 0.0
@@ -136,7 +138,9 @@ def load_checkpoint(path: Path) -> tuple[Recipe, dict[str, Any]]:
     except FileNotFoundError as error:
         raise InputError(f"checkpoint {path}", wanted="a file", got="nothing there") from error
     except Exception as error:
-        raise InputError(f"checkpoint {path}", wanted="a checkpoint written by training", got=str(error)[:80]) from error
+        raise InputError(
+            f"checkpoint {path}", wanted="a checkpoint written by training", got=str(error)[:80]
+        ) from error
 
 
 def trained_network(path: Path) -> tuple[Recipe, NNSP, dict[str, Any]]:
@@ -151,13 +155,20 @@ def _start(recipe: Recipe, checkpoint: Path, loss: ParameterLoss, train: Patches
     torch.manual_seed(recipe.seed)
     network = NNSP(recipe.channels, residual=recipe.residual).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.999))
-    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=max(1, recipe.patience // 4))
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=max(1, recipe.patience // 4)
+    )
     if not checkpoint.exists():
         return State(network, optimizer, schedule, _unfiltered_scales(recipe, loss, train))
     before, saved = load_checkpoint(checkpoint)
     free = {"minutes": None, "epochs": 0}
     if {**asdict(before), **free} != {**asdict(recipe), **free}:
-        raise InputError(f"checkpoint {checkpoint}", wanted=f"the recipe {recipe}", got=f"{before}", mend="name another folder")
+        raise InputError(
+            f"checkpoint {checkpoint}",
+            wanted=f"the recipe {recipe}",
+            got=f"{before}",
+            mend="name another folder",
+        )
     network.load_state_dict(saved["weights"])
     optimizer.load_state_dict(saved["optimizer"])
     schedule.load_state_dict(saved["schedule"])
@@ -167,7 +178,10 @@ def _start(recipe: Recipe, checkpoint: Path, loss: ParameterLoss, train: Patches
 
 def _unfiltered_scales(recipe: Recipe, loss: ParameterLoss, train: Patches) -> dict[str, float]:
     rng = np.random.default_rng((recipe.seed, 0))
-    batches = (train.batch(train.random_pairs(recipe.truths_per_step, recipe.scans_per_truth, rng)) for _ in range(SCALE_BATCHES))
+    batches = (
+        train.batch(train.random_pairs(recipe.truths_per_step, recipe.scans_per_truth, rng))
+        for _ in range(SCALE_BATCHES)
+    )
     return scales_of([loss.terms(crop_halo(scan), truth) for scan, truth in batches])
 
 

@@ -52,7 +52,7 @@ class PatchSphere:
         diameter_mm: float = 4.3,
         thresholds_mg_cm3: tuple[float, ...] = THRESHOLDS_MG_CM3,
     ) -> None:
-        mask = Sphere.of(spacing_mm, diameter_mm).mask()
+        mask = Sphere(spacing_mm, diameter_mm).mask()
         self.size = mask.shape
         self.inside = torch.from_numpy(np.flatnonzero(mask))
         self.thresholds = torch.tensor(thresholds_mg_cm3)
@@ -93,7 +93,10 @@ class ParameterLoss:
     """
 
     def __init__(
-        self, sphere: PatchSphere, weights: dict[str, float] = NNSP_WEIGHTS, scales: dict[str, float] | None = None
+        self,
+        sphere: PatchSphere,
+        weights: dict[str, float] = NNSP_WEIGHTS,
+        scales: dict[str, float] | None = None,
     ) -> None:
         self.sphere = sphere
         self.weights = weights

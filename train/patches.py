@@ -63,7 +63,9 @@ class Patches:
     @classmethod
     def over(cls, phantoms: Sequence[Scanned], raster: tuple[int, int, int] = RASTER) -> "Patches":
         """All patches of these phantoms on a raster."""
-        return cls(phantoms, [(i, at) for i, phantom in enumerate(phantoms) for at in phantom.positions(raster)])
+        return cls(
+            phantoms, [(i, at) for i, phantom in enumerate(phantoms) for at in phantom.positions(raster)]
+        )
 
     def __len__(self) -> int:
         return len(self.positions)

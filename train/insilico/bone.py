@@ -53,7 +53,9 @@ class Character:
         )
 
 
-def random_field_bone(size: tuple[int, int, int], character: Character, rng: np.random.Generator) -> FloatArray:
+def random_field_bone(
+    size: tuple[int, int, int], character: Character, rng: np.random.Generator
+) -> FloatArray:
     """Plates {|g1| < c1} and rods {|g1| < c2 and |g2| < c2} of two random fields, on `FINE_SPACING_MM`.
 
     Returns
@@ -102,7 +104,12 @@ def _share_below(field: FloatArray, limit: float, blur: float) -> FloatArray:
 
 def _resampled(cube: npt.NDArray[np.float32]) -> FloatArray:
     """Linear sampling after a blur of half a fine voxel, which keeps thin struts from falling between samples."""
-    blocks = [int(n * MICROCT_SPACING_MM / (d * f)) * f for n, d, f in zip(cube.shape, FINE_SPACING_MM, (4, 2, 2), strict=True)]
+    blocks = [
+        int(n * MICROCT_SPACING_MM / (d * f)) * f
+        for n, d, f in zip(cube.shape, FINE_SPACING_MM, (4, 2, 2), strict=True)
+    ]
     smooth = ndimage.gaussian_filter(cube, 0.4 * FINE_SPACING_MM[1] / MICROCT_SPACING_MM, mode="nearest")
     steps = [d / MICROCT_SPACING_MM for d in FINE_SPACING_MM]
-    return ndimage.affine_transform(smooth, steps, offset=[(s - 1) / 2 for s in steps], output_shape=blocks, order=1, mode="nearest")
+    return ndimage.affine_transform(
+        smooth, steps, offset=[(s - 1) / 2 for s in steps], output_shape=blocks, order=1, mode="nearest"
+    )

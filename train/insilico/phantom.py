@@ -40,6 +40,7 @@ class Phantom:
     bias: FloatArray
     seed: int
     scanner: Scanner = field(default_factory=Scanner)
+    spacing_mm: tuple[float, float, float] = PAPER_SPACING_MM
 
     def scan(self, mas: float, repetition: int) -> FloatArray:
         """The scan at a tube current (mAs), mg HA/cm3; the same arguments give the same scan."""
@@ -68,7 +69,9 @@ def microct_phantom(path: Path, seed: int, scanner: Scanner | None = None) -> Ph
     return phantom_of(tissue, path.stem, path.stem.split("_")[1], MICROCT_BLUR_MM, seed, scanner or Scanner())
 
 
-def phantom_of(tissue: FloatArray, name: str, donor: str, blur_mm: float, seed: int, scanner: Scanner) -> Phantom:
+def phantom_of(
+    tissue: FloatArray, name: str, donor: str, blur_mm: float, seed: int, scanner: Scanner
+) -> Phantom:
     """Scan a fine density volume (z, y, x; mg/cm3) with both scanners.
 
     Outside the volume the clinical scanner sees its mirror image, so that no edge rings into it.

@@ -72,10 +72,15 @@ class Scanner:
         z, y, x = BINNING
         return np.ascontiguousarray(moved[::z, ::y, ::x])
 
-    def noise(self, size: tuple[int, int, int], mas: float, level: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def noise(
+        self, size: tuple[int, int, int], mas: float, level: FloatArray, rng: np.random.Generator
+    ) -> FloatArray:
         """Noise on the paper's grid at a tube current, `level` being the local factor (z, y, x)."""
         # At least 16 mm each way, so that a small cube has the low frequencies of a large scan.
-        room = tuple(fft.next_fast_len(max(n, int(16 / d)), real=True) for n, d in zip(size, PAPER_SPACING_MM, strict=True))
+        room = tuple(
+            fft.next_fast_len(max(n, int(16 / d)), real=True)
+            for n, d in zip(size, PAPER_SPACING_MM, strict=True)
+        )
         shape = by_radius(room, PAPER_SPACING_MM, self._noise_response)  # type: ignore[arg-type]
         z, y, x = size
         sigma = np.sqrt(self.noise_variance_360 * 360.0 / mas)
@@ -98,14 +103,20 @@ class Scanner:
     def calibrated(self, scan: FloatArray, bias: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Give a scan its calibration errors."""
         gain = self.gain * (1 + self.gain_spread * rng.normal())
-        return np.asarray(self.pivot_mg_cm3 + gain * (scan - self.pivot_mg_cm3) + bias + 0.5 * rng.normal(), np.float32)
+        return np.asarray(
+            self.pivot_mg_cm3 + gain * (scan - self.pivot_mg_cm3) + bias + 0.5 * rng.normal(), np.float32
+        )
 
     def _signal_response(self, radial: FloatArray, axial: FloatArray) -> FloatArray:
         return mtf(radial, self.psf_mm) * np.exp(-2 * (np.pi * self.slice_mm * axial) ** 2)
 
     def _noise_response(self, radial: FloatArray, axial: FloatArray) -> FloatArray:
         """Square root of the noise power: a ramp apodised by the scanner's kernel."""
-        return np.sqrt(radial) * mtf(radial, self.noise_psf_mm) * np.exp(-2 * (np.pi * self.noise_slice_mm * axial) ** 2)
+        return (
+            np.sqrt(radial)
+            * mtf(radial, self.noise_psf_mm)
+            * np.exp(-2 * (np.pi * self.noise_slice_mm * axial) ** 2)
+        )
 
 
 def mtf(frequency: FloatArray, psf_mm: float) -> FloatArray:

@@ -1,0 +1,37 @@
+"""`qctrun export`: a trained network to an ONNX model with its card, checked against torch."""
+
+from pathlib import Path
+
+import click
+
+from qctrun.cli.call import Call
+from qctrun.cli.options import PathType, verb
+from qctrun.cli.train import import_torch
+
+
+@verb("export")
+@click.argument("run", metavar="RUN", type=PathType())
+@click.option(
+    "-o",
+    "--out",
+    type=PathType(),
+    default="nnsp.onnx",
+    show_default=True,
+    metavar="FILE",
+    help="The model to write.",
+)
+@click.option("--name", default="nnsp", show_default=True, help="The model's name on its card.")
+@click.option("--version", "release", default="1", show_default=True, help="The model's version on its card.")
+@click.option("--overwrite", is_flag=True, help="Replace a model that is already there.")
+def command(call: Call, run: Path, out: Path, name: str, release: str, overwrite: bool) -> None:
+    """Write the network of a training RUN as ONNX, for `qctrun filter --model`.
+
+    The file holds its card (training, donors, scores) and any volume size fits in. It is compared with torch
+    and not written when they differ by more than 1e-4. A card for people, FILE with .md, is written beside it.
+    """
+    import_torch()
+    from qctrun.export import export_run
+
+    difference = export_run(run, out, name=name, version=release, overwrite=overwrite)
+    call.say(f"torch and onnxruntime agree to {difference:.1e}")
+    call.say(f"wrote {out}; next: qctrun filter scan/ --model {out} --out")

@@ -1,0 +1,139 @@
+"""`qctrun filter`: a scan in, the filtered volume on the same grid out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from qctrun.cli.call import Call
+from qctrun.cli.options import (
+    PathType,
+    Reading,
+    computing_options,
+    format_option,
+    mask_option,
+    output_options,
+    reading_options,
+    verb,
+)
+
+if TYPE_CHECKING:
+    from qctrun.runtime import Filter, Volume
+    from qctrun.runtime.writing import RunRecord, Staging
+
+
+@verb("filter")
+@click.argument("source", metavar="INPUT", required=False, type=PathType())
+@output_options
+@format_option
+@click.option(
+    "--model", type=PathType(), metavar="FILE", help="ONNX model to use. [default: the one that is shipped]"
+)
+@mask_option("Filter only what this mask and its surroundings need; the rest stays as it came in.")
+@reading_options
+@computing_options
+def command(
+    call: Call,
+    source: Path | None,
+    out: Path,
+    overwrite: bool,
+    fmt: str,
+    model: Path | None,
+    mask: Path | None,
+    reading: Reading,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Filter a scan with the bone-parameter-aware network.
+
+    INPUT is a DICOM folder, a zip of one, or a NIfTI, MHA or NRRD file. calibration.json and mask.nii.gz
+    beside it are found and used; that mask is kept for `qctrun params`, only --mask restricts the filter.
+
+    \b
+    Written into the folder of --out:
+      <stem>_desc-nnsp_ct.nii.gz   the filtered volume, mg/cm3, on the grid of INPUT
+      <stem>_desc-nnsp_ct.json     its sidecar: unit, material, calibration, model
+      filter.run.json              the record of the run
+    """
+    from qctrun.runtime.reading import find_beside, stem_of
+    from qctrun.runtime.writing import RunRecord, Staging, filtered_name, record_name, sidecar_name
+
+    source = _named(source, out)
+    name = filtered_name(stem_of(source), fmt)
+    with Staging(out, (sidecar_name(name), name, record_name("filter")), overwrite=overwrite) as staging:
+        options = {
+            "input": source,
+            "out": out,
+            "format": fmt,
+            "overwrite": overwrite,
+            "model": model,
+            "mask": mask,
+            **reading.keywords(),
+            "device": device,
+            "threads": threads,
+        }
+        record = RunRecord("filter", ("qctrun", *call.argv), options, device={"asked": device})
+        filtered = _filtered(call, record, source, reading)
+        found = find_beside(source).mask
+        record.options = {**options, "mask": _absolute(mask), "mask_found": _absolute(found)}
+        _stage(record, staging, filtered, name)
+        staging.commit()
+    if found and not mask:
+        call.say(f"found {found}; qctrun params will use it as the mask")
+    call.say(f"wrote {out / name} in {sum(record.seconds.values()):.1f} s")
+
+
+def _named(source: Path | None, out: Path) -> Path:
+    if source is None:
+        swallowed = (
+            f", and --out has taken {str(out)!r} as its folder; write INPUT first: qctrun filter {out} --out"
+        )
+        raise click.UsageError("INPUT is missing" + (swallowed if out.exists() else ""))
+    return source
+
+
+def _filtered(call: Call, record: "RunRecord", source: Path, reading: Reading) -> "Volume":
+    from qctrun.cli.scans import read_mask, read_scan
+    from qctrun.runtime import Filter
+
+    options = record.options
+    with record.stage("read"):
+        volume = read_scan(call, record, source, reading)
+        mask = read_mask(record, options["mask"], volume.grid)
+    with record.stage("model"):
+        network = Filter(options["model"], device=options["device"], threads=options["threads"])
+    _note_device(call, record, network)
+    with record.stage("filter"), call.progress("filtering") as progress:
+        filtered = network(volume, mask=mask, progress=progress)
+    for warning in filtered.warnings[len(volume.warnings) :]:
+        call.warn(warning)
+    record.warnings += filtered.warnings
+    return filtered
+
+
+def _note_device(call: Call, record: "RunRecord", network: "Filter") -> None:
+    record.device = {
+        **record.device,
+        "used": network.device,
+        "provider": network.provider,
+        "notes": network.notes,
+    }
+    path = record.options["model"] or "shipped"
+    record.model = {"path": path, "sha256": network.sha256, "card": network.card.as_dict()}
+    for note in network.notes:
+        call.say(note)
+    call.detail(f"model {network.card.name} {network.card.version} on {network.device} ({network.provider})")
+
+
+def _stage(record: "RunRecord", staging: "Staging", filtered: "Volume", name: str) -> None:
+    from qctrun.runtime.writing import record_name, sidecar_name, stage_image
+
+    with record.stage("write"):
+        image, sidecar = stage_image(staging, filtered, name)
+        record.add_output("image", name, image, filtered.grid)
+        record.add_output("sidecar", sidecar_name(name), sidecar)
+    record.add_to(staging, record_name("filter"))
+
+
+def _absolute(path: Path | None) -> Any:
+    return None if path is None else path.resolve()

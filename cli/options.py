@@ -1,0 +1,219 @@
+"""Options that several verbs share, and the kinds of values they take."""
+
+import functools
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from qctrun.cli.call import Call
+from qctrun.cli.failures import EXIT_CODES
+
+DEFAULT_OUT = "qctrun-out"
+
+Command = Callable[..., Any]
+
+
+class PathType(click.Path):
+    """A path as typed, its existence left to the room that reads it and knows what to say."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+
+def numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float, ...]:
+    """Callback: positive numbers with commas between them, doubles dropped."""
+    try:
+        found = [float(part) for part in value.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(math.isfinite(number) and number > 0 for number in found):
+        raise _bad("positive numbers with commas between them like 200,225,250", value)
+    return tuple(dict.fromkeys(found))
+
+
+def label_ids(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
+    """Callback: whole numbers above 0 with commas between them, doubles dropped."""
+    if value is None:
+        return None
+    parts = value.split(",")
+    if not all(re.fullmatch(r"\s*0*[1-9][0-9]*\s*", part) for part in parts):
+        raise _bad("whole numbers above 0 with commas between them like 20,21", value)
+    return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to take up the input; its fields are the keywords of `qctrun.runtime.read`."""
+
+    calibration: tuple[float, float] | Path | None
+    material: str | None
+    unit: str | None
+    series_uid: str | None
+    strict: bool
+
+    def keywords(self) -> dict[str, Any]:
+        """For `read(path, **keywords)`."""
+        return asdict(self)
+
+
+def verb(name: str) -> Callable[[Command], click.Command]:
+    """A command that knows -h, -q and -v, gets the `Call` first, and lists the exit codes in its help."""
+
+    def decorate(command: Command) -> click.Command:
+        stacked = _stacked(
+            click.make_pass_decorator(Call, ensure=True)(command),
+            click.option(
+                "-q",
+                "--quiet",
+                is_flag=True,
+                expose_value=False,
+                callback=_be_quiet,
+                is_eager=True,
+                help="Say nothing but errors.",
+            ),
+            click.option(
+                "-v",
+                "--verbose",
+                count=True,
+                expose_value=False,
+                callback=_be_verbose,
+                is_eager=True,
+                help="Say more; -vv shows the traceback of an error.",
+            ),
+            click.help_option("-h", "--help"),
+        )
+        settings = {"max_content_width": 110}
+        built = click.command(name, epilog=EXIT_CODES, context_settings=settings)(stacked)
+        built.params.sort(key=lambda param: param.name in ("quiet", "verbose", "help"))  # these stand last
+        return built
+
+    return decorate
+
+
+def output_options(command: Command) -> Command:
+    """--out and --overwrite, as `out: Path` and `overwrite: bool`."""
+    return _stacked(
+        command,
+        click.option(
+            "-o",
+            "--out",
+            type=PathType(),
+            is_flag=False,
+            flag_value=DEFAULT_OUT,
+            default=DEFAULT_OUT,
+            metavar="[FOLDER]",
+            show_default=True,
+            help="Folder to write into; bare, the default. The next word is taken as FOLDER, so write INPUT "
+            "before a bare --out.",
+        ),
+        click.option("--overwrite", is_flag=True, help="Replace outputs that are already there."),
+    )
+
+
+def reading_options(command: Command) -> Command:
+    """How to take up the input, bundled as `reading: Reading`."""
+
+    @functools.wraps(command)
+    def bundled(*args: Any, **options: Any) -> Any:
+        reading = Reading(**{name: options.pop(name) for name in Reading.__dataclass_fields__})
+        return command(*args, reading=reading, **options)
+
+    return _stacked(
+        bundled,
+        click.option(
+            "--calibration",
+            callback=_line,
+            metavar="SLOPE,INTERCEPT|FILE",
+            help="From HU to density: mg/cm3 = SLOPE HU + INTERCEPT, or a calibration.json. "
+            "Default: calibration.json beside the scan, else the nominal line with a warning.",
+        ),
+        click.option(
+            "--material", type=click.Choice(["HA", "K2HPO4"]), help="What the density is a density of."
+        ),
+        click.option(
+            "--unit",
+            type=click.Choice(["hu", "mg/cm3"], case_sensitive=False),
+            callback=_unit,
+            help="Unit of a NIfTI, MHA or NRRD file whose sidecar does not say it.",
+        ),
+        click.option(
+            "--series-uid", metavar="UID", help="Which DICOM series to take, where there are several."
+        ),
+        click.option("--strict", is_flag=True, help="Refuse a scan without a calibration of its own."),
+    )
+
+
+def computing_options(command: Command) -> Command:
+    """--device and --threads, as `device: str` and `threads: int | None`."""
+    return _stacked(
+        command,
+        click.option(
+            "--device",
+            callback=_device,
+            default="auto",
+            show_default=True,
+            metavar="auto|cpu|cuda|cuda:N",
+            help="What computes. A GPU that is asked for and cannot be used is an error.",
+        ),
+        click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads; default: all."),
+    )
+
+
+def format_option(command: Command) -> Command:
+    """--format, as `fmt: str`."""
+    return click.option(
+        "--format",
+        "fmt",
+        type=click.Choice(["nii.gz", "mha", "nrrd"]),
+        default="nii.gz",
+        show_default=True,
+        help="Kind of image files to write.",
+    )(command)
+
+
+def mask_option(effect: str) -> Callable[[Command], Command]:
+    """--mask, as `mask: Path | None`; `effect` says what it does to the verb."""
+    return click.option("--mask", type=PathType(), metavar="FILE", help=effect)
+
+
+def _stacked(command: Command, *decorators: Callable[[Command], Command]) -> Command:
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+def _line(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | Path | None:
+    if value is None:
+        return None
+    try:
+        slope, intercept = (float(part) for part in value.split(","))
+    except ValueError:
+        return Path(value)
+    return slope, intercept
+
+
+def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
+        raise _bad("auto, cpu, cuda or cuda:N", value)
+    return value
+
+
+def _bad(wanted: str, got: str) -> click.BadParameter:
+    return click.BadParameter(f"wanted {wanted}, got {got!r}")
+
+
+def _unit(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    return "HU" if value == "hu" else value
+
+
+def _be_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    ctx.ensure_object(Call).quiet = value
+
+
+def _be_verbose(ctx: click.Context, param: click.Parameter, value: int) -> None:
+    ctx.ensure_object(Call).verbosity = value

@@ -1,0 +1,189 @@
+"""torch -> ONNX: a graph for any volume size with the weights and the card inside, compared with torch."""
+
+import contextlib
+import copy
+import inspect
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from qctrun.runtime.errors import ModelError, OutputError, OutputExistsError
+from qctrun.runtime.filtering.model import Model, ModelCard, parse_model, with_card
+from qctrun.runtime.filtering.session import Session
+from qctrun.runtime.filtering.windows import plan
+from qctrun.runtime.volume import FloatArray
+
+OPSET = 18
+PARITY_TOLERANCE = 1e-4
+"""Largest difference between torch and onnxruntime, relative to the largest value."""
+WINDOW_TOLERANCE = 1e-5
+"""Likewise between windows and one piece; a card with too small a halo misses it."""
+
+PARITY_SIZES = ((1, 1, 1), (2, 3, 5), (9, 17, 17), (13, 25, 26), (24, 45, 38))
+WINDOWED_SIZE, WINDOW_VOXELS = (23, 43, 41), 13 * 25 * 25
+
+
+def export_onnx(
+    network: torch.nn.Module, path: str | Path, card: ModelCard, *, overwrite: bool = False
+) -> float:
+    """Write a network as an ONNX file that `qctrun.runtime.filtering.Filter` runs.
+
+    The file takes "volume" and gives "filtered", both float32 (1, 1, z, y, x) of any size, and holds no word
+    about the machine that made it; the same network and card give the same bytes.
+
+    Parameters
+    ----------
+    network : torch module
+        Called with a tensor (1, 1, z, y, x), and with `same=True` where its `forward` knows that word.
+        The result must have the input's size. The network is not changed.
+    path : path
+        Where to write.
+    card : ModelCard
+        What to say of it; the digest is set here.
+    overwrite : bool
+        Whether a file that is already there may be replaced.
+
+    Returns
+    -------
+    float
+        Largest relative difference between torch and onnxruntime that was found.
+
+    Raises
+    ------
+    ModelError
+        When torch and onnxruntime differ by more than 1e-4, when windows with the card's halo differ
+        from one piece, or when the network is no filter of one volume. No file is left then.
+    OutputExistsError, OutputError
+        When the file exists or cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputExistsError(str(path), wanted="a new file", got="an existing one", mend="say overwrite")
+    whole = _SameSize(copy.deepcopy(network).cpu()).eval()
+    model = parse_model(with_card(_graph(whole), card), path)
+    difference = _prove(whole, model)
+    _write(path, model.data)
+    return difference
+
+
+class _SameSize(torch.nn.Module):
+    """The network as it runs in production: every layer padded, so that the size stays."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.words = {"same": True} if "same" in inspect.signature(network.forward).parameters else {}
+
+    def forward(self, volume: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.network(volume, **self.words)
+        return result
+
+
+def _graph(whole: torch.nn.Module) -> bytes:
+    axes = {2: torch.export.Dim("z"), 3: torch.export.Dim("y"), 4: torch.export.Dim("x")}
+    with _quiet():
+        program = torch.onnx.export(
+            whole,
+            (torch.zeros(1, 1, 11, 19, 21),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["volume"],
+            output_names=["filtered"],
+            dynamic_shapes=(axes,),
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    return bytes(_bare(program.model_proto).SerializeToString(deterministic=True))
+
+
+def _bare(model: Any) -> Any:
+    """Take out what torch says about its own source files.
+
+    Shapes of the values in between stay: layout changes on a GPU need their rank.
+    """
+    graph = model.graph
+    values = (*graph.input, *graph.output, *graph.value_info, *graph.initializer)
+    for part in (model, graph, *graph.node, *values):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def _prove(whole: torch.nn.Module, model: Model) -> float:
+    """Compare with torch on sizes odd, even and tiny, and windows with one piece."""
+    session = Session(model, "cpu", threads=2)
+    volumes = [_noise(size) for size in PARITY_SIZES]
+    difference = max(_difference(session.run(volume), _torch(whole, volume)) for volume in volumes)
+    _require(difference, PARITY_TOLERANCE, "onnxruntime", "torch")
+    volume = _noise(WINDOWED_SIZE)
+    miss = _difference(_windowed(session, model.card, volume), session.run(volume))
+    _require(miss, WINDOW_TOLERANCE, "windows with the card's halo", "one piece")
+    return difference
+
+
+def _windowed(session: Session, card: ModelCard, volume: FloatArray) -> FloatArray:
+    result = np.empty_like(volume)
+    for window in plan(WINDOWED_SIZE, card.halo, WINDOW_VOXELS):
+        result[window.put] = session.run(volume[window.take])[window.keep]
+    return result
+
+
+def _torch(whole: torch.nn.Module, volume: FloatArray) -> FloatArray:
+    with torch.no_grad():
+        found: FloatArray = whole(torch.from_numpy(volume)[None, None])[0, 0].numpy()
+    return found
+
+
+def _noise(size: tuple[int, int, int]) -> FloatArray:
+    return np.random.default_rng(0).normal(200, 300, size).astype(np.float32)
+
+
+def _difference(found: FloatArray, wanted: FloatArray) -> float:
+    if found.shape != wanted.shape:
+        return float("inf")
+    return float(np.max(np.abs(found - wanted)) / np.max(np.abs(wanted)))
+
+
+def _require(difference: float, tolerance: float, what: str, other: str) -> None:
+    if not difference <= tolerance:
+        raise ModelError("export", wanted=f"{what} within {tolerance:g} of {other}", got=f"{difference:.2g}")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All or nothing: a reader never sees half a file."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            Path(name).chmod(0o644)
+            Path(name).replace(path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise OutputError(str(path), wanted="to write the model", got=error.strerror or str(error)) from None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """torch warns about its own future and about packages that this graph does not need."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

@@ -1,0 +1,116 @@
+"""A finished training run -> an ONNX model with its card, and the same card for people to read."""
+
+from pathlib import Path
+from typing import Any
+
+from qctrun.export.to_onnx import export_onnx
+from qctrun.runtime.filtering import ModelCard
+from qctrun.train.fit import trained_network
+from qctrun.train.insilico.scanner import PAPER_SPACING_MM
+from qctrun.train.network import HALO, NNSP
+from qctrun.train.run import CHECKPOINT, read_notes
+
+
+def export_run(run: Path, path: Path, *, name: str, version: str, overwrite: bool = False) -> float:
+    """Export the best network of a training run.
+
+    Parameters
+    ----------
+    run : Path
+        Folder that `qctrun train` has written.
+    path : Path
+        The model; `path` with the suffix .md gets the card for people.
+    name, version : str
+        What the model is called.
+    overwrite : bool
+        Whether an earlier model may be replaced.
+
+    Returns
+    -------
+    float
+        Largest relative difference between torch and onnxruntime.
+
+    Raises
+    ------
+    InputError, ModelError, OutputExistsError, OutputError
+        When the run has not finished, the exported model differs, or nothing can be written.
+    """
+    _, network, _ = trained_network(run / CHECKPOINT)
+    notes = read_notes(run)
+    difference = export_onnx(network, path, _card(network, notes, name, version), overwrite=overwrite)
+    path.with_suffix(".md").write_text(_for_people(name, version, notes, difference))
+    return difference
+
+
+def _card(network: NNSP, notes: dict[str, Any], name: str, version: str) -> ModelCard:
+    z, y, x = HALO
+    return ModelCard(
+        name=name,
+        version=version,
+        spacing_mm=PAPER_SPACING_MM,
+        channels=network.channels,
+        halo=(z, y, x),
+        training={key: value for key, value in notes.items() if key != "scores"},
+        scores=notes["scores"],
+    )
+
+
+def _for_people(name: str, version: str, notes: dict[str, Any], difference: float) -> str:
+    recipe = notes["recipe"]
+    channels = "-".join(map(str, (*recipe["channels"], 1)))
+    form = "residual (its result is added to its input)" if recipe["residual"] else "plain"
+    pairs = recipe["truths_per_step"] * recipe["scans_per_truth"]
+    lines = [
+        f"# Model card: {name} {version}",
+        "",
+        "Density (mg HA/cm3) in, density out; for research, not for diagnosis. Apache-2.0.",
+        "",
+        f"- **Network**: six 3-D convolutions, channels {channels}, {form}; receptive field 9 x 17 x 17 voxels.",
+        "- **Grid**: made for 0.34 x 0.172 x 0.172 mm (z, y, x); other spacings are outside of what it has seen.",
+        f"- **Trained on**: simulated scans at {_list(notes['tube_currents_mas'])} mAs, {notes['repetitions']} of each, "
+        f"of donors {_list(notes['donors']['train'])} ({notes['patches']['train']} patches); stopped by donors "
+        f"{_list(notes['donors']['validation'])}. Donors with a number are micro-CT cubes of human L1 "
+        "(BoneBox, BSD-3-Clause); the others are random-field bone. No scan of a real scanner was seen.",
+        f"- **For how long**: {notes['epochs']} epochs of {recipe['steps_per_epoch']} steps of {pairs} pairs, "
+        f"{notes['seconds'] / 60:.0f} minutes, best epoch {notes['best_epoch']}; "
+        f"{notes['machine']}, torch {notes['torch']}.",
+        f"- **Exported** within {difference:.1e} of torch (relative, largest of five sizes).",
+        "",
+        "## Scores on donors never seen in training",
+        "",
+        "Threshold 225 mg/cm3, fuzzy step, spheres of 4.3 mm. `BMD line` is a straight line from the raw",
+        "scan's BMD, fitted to the training donors: it sees no structure, and a filter that does not beat it",
+        "knows nothing beyond density.",
+        f"Test donors: {_list(notes['donors']['test'])}; {notes['patches']['test']} patches, three scans each.",
+    ]
+    for kind, rows in notes["scores"].items():
+        lines += ["", f"### {kind}", "", *_table(rows), "", *_plainly(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    head = "| mAs | quantity | filter | dAvg | RMSE | % of raw | R2 % |"
+    body = (
+        f"| {r['mas']:g} | {r['quantity']} | {r['filter']} | {r['d_avg']:.2f} | {r['rmse']:.2f} "
+        f"| {r['share_of_raw']:.1f} | {r['r2']:.1f} |"
+        for r in rows
+    )
+    return [head, "|---|---|---|---|---|---|---|", *body]
+
+
+def _plainly(rows: list[dict[str, Any]]) -> list[str]:
+    """Say in words where the network is worse than a line through BMD, or than no filter."""
+    errors = {(r["mas"], r["quantity"], r["filter"]): r["rmse"] for r in rows}
+    said = []
+    for other, words in (("BMD line", "does not beat the BMD line"), ("raw", "is worse than no filter")):
+        places = [
+            f"{quantity} at {mas:g} mAs"
+            for mas, quantity, name in errors
+            if name == "NNSP" and errors[mas, quantity, "NNSP"] >= errors[mas, quantity, other]
+        ]
+        said.append(f"- The network {words} in: {', '.join(places) if places else 'no row'}.")
+    return said
+
+
+def _list(values: list[Any]) -> str:
+    return ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)

@@ -1,0 +1,182 @@
+"""Windows x session: a calibrated volume in, the filtered one on the same grid out."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qctrun.runtime.errors import InputError
+from qctrun.runtime.filtering.model import ModelCard, load_model
+from qctrun.runtime.filtering.session import Session
+from qctrun.runtime.filtering.windows import BoolArray, Window, grow, plan, plan_needed
+from qctrun.runtime.volume import FloatArray, Volume, require_finite
+
+Progress = Callable[[int, int], None]
+
+WINDOW_BYTES = {"cpu": 512 * 2**20, "cuda": 2 * 2**30}
+"""Memory that the activations of one window may take. On the CPU, 512 x 512 x 128 voxels stay well under 2 GB
+in all; on a GPU larger windows waste less on the halo, and no activation comes near 2^30 elements."""
+
+SPACING_TOLERANCE = 0.1
+"""Relative difference from the model's voxel spacing above which a warning is due."""
+
+
+class Filter:
+    """The trained filter, loaded once; reusable, and safe to call from several threads.
+
+    Each call at a time takes the memory of one window (`WINDOW_BYTES`) and a copy of its volume.
+
+    Parameters
+    ----------
+    model : path, optional
+        An ONNX file with a card; the shipped model when not given.
+    device : "auto", "cpu", "cuda" or "cuda:N"
+        A GPU that was asked for and cannot be used is an error, never a quiet run on the CPU.
+    threads : int, optional
+        CPU threads; all that the process may use when not given.
+
+    Attributes
+    ----------
+    card : ModelCard
+        What the model was made for.
+    sha256 : str
+        Digest of the model file.
+    provider, device : str
+        What computes, e.g. "CPUExecutionProvider" and "cpu".
+    notes : tuple of str
+        What a user should be told about the choice of device.
+
+    Raises
+    ------
+    UsageError, ModelError, RuntimeMissingError, DeviceError
+        As `load_model` and `Session`.
+    """
+
+    def __init__(
+        self, model: str | Path | None = None, *, device: str = "auto", threads: int | None = None
+    ) -> None:
+        loaded = load_model(model)
+        self._session = Session(loaded, device, threads)
+        self.card: ModelCard = loaded.card
+        self.sha256: str = loaded.sha256
+        self.provider: str = self._session.provider
+        self.device: str = self._session.device
+        self.notes: tuple[str, ...] = self._session.notes
+
+    def __call__(
+        self,
+        volume: Volume,
+        *,
+        mask: npt.NDArray[Any] | None = None,
+        margin_mm: float = 5.0,
+        progress: Progress | None = None,
+    ) -> Volume:
+        """Filter a volume.
+
+        Parameters
+        ----------
+        volume : Volume
+            Calibrated density in the model's unit and material, finite.
+        mask : array (z, y, x), optional
+            Where it is not zero, and `margin_mm` around, the result is filtered, the same as without a mask;
+            elsewhere it keeps the values that came in, and the provenance says so.
+        margin_mm : float
+            Width of the surroundings that are filtered with the mask, mm. The default lets spheres
+            of up to 10 mm diameter, centred in the mask, see filtered voxels only.
+        progress : callable(done, total), optional
+            Called before the first and after each window.
+
+        Returns
+        -------
+        Volume
+            Same grid, unit and material; `provenance["filter"]` names model, device and windows.
+
+        Raises
+        ------
+        InputError
+            When unit or material are not the model's, when a voxel is NaN or infinite, or when the mask is
+            empty or of another shape.
+        OutOfMemoryError, DeviceError
+            When a window does not fit or the device fails.
+        """
+        notes = _check(volume, self.card)
+        need = None if mask is None else _need(mask, margin_mm, volume)
+        windows = self._plan(volume.grid.size, need)
+        array = self._filtered(volume.array, windows, need, progress or (lambda done, total: None))
+        fraction = 1.0 if need is None else float(need.mean())
+        if fraction < 1:
+            notes.append(
+                f"filtered only within the mask and {margin_mm:g} mm around; the rest is as it came in"
+            )
+        provenance = {**volume.provenance, "filter": self._record(windows, fraction, margin_mm)}
+        return volume.with_array(array, provenance=provenance).warn(*notes)
+
+    def _plan(self, size: tuple[int, int, int], need: BoolArray | None) -> list[Window]:
+        limit = WINDOW_BYTES[self.device.partition(":")[0]] // voxel_bytes(self.card)
+        return plan(size, self.card.halo, limit) if need is None else plan_needed(need, self.card.halo, limit)
+
+    def _filtered(
+        self, array: FloatArray, windows: list[Window], need: BoolArray | None, progress: Progress
+    ) -> FloatArray:
+        result = array.copy()
+        progress(0, len(windows))
+        for done, window in enumerate(windows, start=1):
+            found = self._session.run(array[window.take])[window.keep]
+            np.copyto(result[window.put], found, where=True if need is None else need[window.put])
+            progress(done, len(windows))
+        return result
+
+    def _record(self, windows: list[Window], fraction: float, margin_mm: float) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "model": self.card.name,
+            "version": self.card.version,
+            "sha256": self.sha256,
+            "model_spacing_mm": list(self.card.spacing_mm),
+            "provider": self.provider,
+            "device": self.device,
+            "threads": self._session.threads,
+            "windows": len(windows),
+            "computed_voxels": sum(window.voxels for window in windows),
+            "filtered_fraction": fraction,
+            "notes": list(self.notes),
+        }
+        return record if fraction == 1 else {**record, "margin_mm": margin_mm, "outside": "raw"}
+
+
+def voxel_bytes(card: ModelCard) -> int:
+    """Memory that a voxel of a window takes: both sides of the widest layer, and three single volumes."""
+    widths = (1, *card.channels, 1)
+    return 4 * (max(before + after for before, after in pairwise(widths)) + 3)
+
+
+def _check(volume: Volume, card: ModelCard) -> list[str]:
+    """Refuse what the model was not made for; say what is doubtful."""
+    if volume.unit != card.unit:
+        mend = "calibrate it to density first (qctrun.runtime.read with calibration=...)"
+        raise InputError("volume", wanted=f"{card.unit}, the model's unit", got=volume.unit, mend=mend)
+    if volume.material not in (None, card.material):
+        wanted = f"{card.material} density, the model's material"
+        mend = f"give the calibration as a line to {card.material}"
+        raise InputError("volume", wanted=wanted, got=f"{volume.material} density", mend=mend)
+    require_finite(volume.array, "volume")
+    notes = []
+    if volume.material is None:
+        notes.append(f"the material of the density is not stated; it is taken as {card.material}")
+    ratios = [found / wanted for found, wanted in zip(volume.grid.spacing, card.spacing_mm, strict=True)]
+    if any(abs(ratio - 1) > SPACING_TOLERANCE for ratio in ratios):
+        found, wanted = (" x ".join(f"{s:.4g}" for s in mm) for mm in (volume.grid.spacing, card.spacing_mm))
+        notes.append(f"voxel spacing {found} mm (z, y, x): the filter was made for {wanted} mm")
+    return notes
+
+
+def _need(mask: npt.NDArray[Any], margin_mm: float, volume: Volume) -> BoolArray:
+    if np.shape(mask) != volume.grid.size:
+        raise InputError("mask", wanted=f"the volume's shape {volume.grid.size}", got=str(np.shape(mask)))
+    inside = np.asarray(mask) != 0
+    if not inside.any():
+        raise InputError("mask", wanted="at least one voxel", got="an empty mask")
+    z, y, x = (int(margin_mm / spacing + 1e-6) for spacing in volume.grid.spacing)
+    return grow(inside, (z, y, x))

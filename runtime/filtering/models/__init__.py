@@ -1,0 +1,1 @@
+"""The shipped model, `nnsp.onnx`, and its card for people, `nnsp.md`."""

@@ -1,0 +1,174 @@
+"""Overlapping windows that give, piece by piece, what one convolution of the whole volume would give.
+
+The network pads every layer with zeros at the volume's border ("same" convolution). A window side that
+lies on the border therefore uses the network's own padding, and an inner side is cut back by the halo, as
+far as the zeros that the network puts there can reach. Padding the input instead would not be
+equivalent: after the first layer the outside is ReLU(bias), not zero.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Box = tuple[slice, ...]
+Triple = tuple[int, int, int]
+Span = tuple[int, int]
+BoolArray = npt.NDArray[np.bool_]
+
+FINER = (1, 2, 4, 8)
+"""With a mask, windows of the full size and of these fractions of it are tried and the cheapest kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One piece of work, as boxes (z, y, x).
+
+    Attributes
+    ----------
+    take : box of the volume that goes into the network
+    keep : box of the network's result that is right
+    put : box of the volume that `keep` belongs to
+    """
+
+    take: Box
+    keep: Box
+    put: Box
+
+    @property
+    def voxels(self) -> int:
+        """Voxels to compute, halo included."""
+        return _voxels(self.take)
+
+
+def plan(size: Triple, halo: Triple, limit: int) -> list[Window]:
+    """Cover a whole volume with windows of one shape, with the least computing.
+
+    Parameters
+    ----------
+    size : (z, y, x)
+        Of the volume; any size, also one smaller than the halo.
+    halo : (z, y, x)
+        Voxels on each side that an output voxel depends on.
+    limit : int
+        Voxels of a window, halo included; the smallest useful window (2 halo + 1) is taken where it is less.
+    """
+    sides = _sides(size, halo, limit)
+    spans = [_spans(n, side, h) for n, side, h in zip(size, sides, halo, strict=True)]
+    return [_window(put, size, halo, sides) for put in product(*spans)]
+
+
+def plan_needed(need: BoolArray, halo: Triple, limit: int) -> list[Window]:
+    """Cover the voxels that are needed, each window drawn tight around those in its part of the volume.
+
+    Parameters
+    ----------
+    need : bool array (z, y, x)
+        Voxels whose result is wanted.
+    halo, limit
+        As for `plan`.
+    """
+    region = bounding_box(need)
+    if region is None:
+        return []
+    plans = [list(_tight_windows(need, region, halo, limit // finer)) for finer in FINER]
+    return min(plans, key=lambda windows: sum(window.voxels for window in windows))
+
+
+def grow(mask: BoolArray, margin: Triple) -> BoolArray:
+    """The mask and all voxels at most `margin` voxels (z, y, x) away along each axis."""
+    region = bounding_box(mask)
+    grown = np.zeros_like(mask)
+    if region is None:
+        return grown
+    near = tuple(
+        slice(max(0, part.start - m), min(n, part.stop + m))
+        for part, m, n in zip(region, margin, mask.shape, strict=True)
+    )
+    inside = mask[near].view(np.uint8)
+    for axis, m in enumerate(margin):
+        inside = ndimage.maximum_filter1d(inside, 2 * m + 1, axis=axis, mode="constant")
+    grown[near] = inside.view(np.bool_)
+    return grown
+
+
+def bounding_box(mask: BoolArray) -> Box | None:
+    """The smallest box around the voxels that are set; None when none is."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        found = np.flatnonzero(mask.any(axis=others))
+        if found.size == 0:
+            return None
+        box.append(slice(int(found[0]), int(found[-1]) + 1))
+    return tuple(box)
+
+
+def _tight_windows(need: BoolArray, region: Box, halo: Triple, limit: int) -> Iterator[Window]:
+    """Windows over the region and its halo, each shrunk to what is needed in it."""
+    size = need.shape
+    spans = []
+    reach = [_reach((part.start, part.stop), n, h) for part, n, h in zip(region, size, halo, strict=True)]
+    sides = _sides([stop - start for start, stop in reach], halo, limit)
+    for part, (first, end), side, h in zip(region, reach, sides, halo, strict=True):
+        found = [(first + start, first + stop) for start, stop in _spans(end - first, side, h)]
+        clipped = [(max(start, part.start), min(stop, part.stop)) for start, stop in found]
+        spans.append([span for span in clipped if span[0] < span[1]])
+    for put in product(*spans):
+        box = tuple(slice(*span) for span in put)
+        tight = bounding_box(need[box])
+        if tight is not None:
+            inner = [(s + t.start, s + t.stop) for (s, _), t in zip(put, tight, strict=True)]
+            yield _window(inner, size, halo, (0, 0, 0))
+
+
+def _window(put: Sequence[Span], size: Sequence[int], halo: Triple, sides: Sequence[int]) -> Window:
+    take = []
+    for span, n, h, side in zip(put, size, halo, sides, strict=True):
+        start, stop = _reach(span, n, h)
+        # The last window of an axis is moved inwards instead of being shorter: one shape for all.
+        take.append((max(0, min(start, stop - side)), stop))
+    return Window(
+        take=tuple(slice(*span) for span in take),
+        keep=tuple(slice(p[0] - t[0], p[1] - t[0]) for p, t in zip(put, take, strict=True)),
+        put=tuple(slice(*span) for span in put),
+    )
+
+
+def _reach(span: Span, n: int, halo: int) -> Span:
+    return max(0, span[0] - halo), min(n, span[1] + halo)
+
+
+def _spans(n: int, side: int, halo: int) -> list[Span]:
+    """What each window of an axis answers for: the first up to its inner cut, the last up to the border."""
+    cuts = [0, *range(side - halo, n - halo, side - 2 * halo), n] if side < n else [0, n]
+    return list(pairwise(cuts))
+
+
+def _sides(size: Sequence[int], halo: Triple, limit: int) -> Triple:
+    """Window sides whose product is within the limit and that compute the fewest voxels in total."""
+    choices = [_choices(n, h) for n, h in zip(size, halo, strict=True)]
+    sides = np.meshgrid(*(choice[0] for choice in choices), indexing="ij")
+    counts = np.meshgrid(*(choice[1] for choice in choices), indexing="ij")
+    voxels = np.prod(sides, axis=0)
+    total = np.where(voxels <= limit, voxels * np.prod(counts, axis=0), np.inf)
+    best = int(np.argmin(total if np.isfinite(total).any() else voxels))
+    z, y, x = (int(side.flat[best]) for side in sides)
+    return z, y, x
+
+
+def _choices(n: int, halo: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Sides worth trying along an axis of n voxels, with the number of windows that each takes."""
+    most = max(1, n - 2 * halo)
+    windows = np.arange(1, most + 1)
+    sides = np.unique(-(-(n + 2 * halo * (windows - 1)) // windows))
+    sides = sides[(sides > 2 * halo) | (sides == n)]
+    counts = [len(_spans(n, int(side), halo)) for side in sides]
+    return sides.astype(float), np.asarray(counts, float)
+
+
+def _voxels(box: Box) -> int:
+    return int(np.prod([part.stop - part.start for part in box]))

@@ -1,0 +1,236 @@
+"""From HU to bone-mineral density: a line, who measured it, and what it is a density of."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qctrun.runtime.errors import InputError
+from qctrun.runtime.reading.sources import opened_file
+from qctrun.runtime.volume import MATERIALS, FloatArray, Material, Unit, Volume
+
+NOMINAL_KVP = 120.0
+NOMINAL_SLOPE, NOMINAL_INTERCEPT = 0.80, 0.0
+ASSUMED_HA = "material not named and taken as HA"
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """density in mg/cm3 = slope * HU + intercept.
+
+    Attributes
+    ----------
+    slope, intercept : float
+        In mg/cm3 per HU and mg/cm3.
+    material : "HA" or "K2HPO4"
+        What the density is a density of.
+    source : str
+        Who or what gave the line.
+    nominal : bool
+        Whether it is a guess from the tube voltage instead of a measurement of this scanner.
+
+    Raises
+    ------
+    InputError
+        When slope or intercept is no finite number, the slope is not positive or the material is unknown.
+    """
+
+    slope: float
+    intercept: float
+    material: Material
+    source: str
+    nominal: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value in (("slope", self.slope), ("intercept", self.intercept)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise InputError(f"calibration {name}", wanted="a finite number", got=repr(value))
+        if self.slope <= 0:
+            raise InputError("calibration slope", wanted="mg/cm3 per HU above 0", got=repr(self.slope))
+        if self.material not in MATERIALS:
+            raise InputError("calibration material", wanted=" or ".join(MATERIALS), got=repr(self.material))
+
+    def apply(self, volume: Volume, *, out: FloatArray | None = None) -> Volume:
+        """Turn a volume in HU into one in mg/cm3.
+
+        Parameters
+        ----------
+        volume : Volume
+            In HU.
+        out : float32 array (z, y, x), optional
+            Where to put the densities, for example `volume.array` itself to save its memory.
+
+        Raises
+        ------
+        InputError
+            When the volume is not in HU.
+        """
+        if volume.unit != "HU":
+            raise InputError("calibration", wanted="a volume in HU", got=f"one in {volume.unit}")
+        density = np.multiply(volume.array, np.float32(self.slope), out=out)
+        density += np.float32(self.intercept)
+        provenance = {**volume.provenance, "calibration": self.as_dict()}
+        return volume.with_array(density, unit="mg/cm3", material=self.material, provenance=provenance)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The line as JSON values, as it stands in every record."""
+        return asdict(self)
+
+
+def load_calibration(
+    given: Calibration | tuple[float, float] | str | Path, material: Material | None = None
+) -> Calibration:
+    """Take a calibration in any of its forms.
+
+    Parameters
+    ----------
+    given : Calibration, (slope, intercept), "SLOPE,INTERCEPT" or path of a JSON file
+        The file has `slope`, `intercept`, `material` and `source`; other keys are left alone.
+    material : "HA" or "K2HPO4", optional
+        For forms that do not name one; a line without any is taken as HA.
+
+    Raises
+    ------
+    InputError
+        When the file or a number in it is unusable, or two materials contradict each other.
+    """
+    if isinstance(given, str):
+        given = _pair(given) or Path(given)
+    if isinstance(given, Path):
+        given = _from_file(given, material)
+    elif not isinstance(given, Calibration):
+        if len(given) != 2:
+            raise InputError("calibration", wanted="two numbers: slope, intercept", got=repr(given))
+        source = "given as slope and intercept" if material else f"given as slope and intercept, {ASSUMED_HA}"
+        given = Calibration(given[0], given[1], material or "HA", source)
+    if material is not None and given.material != material:
+        got = f"{given.material} by the calibration ({given.source}) and {material} by --material"
+        raise InputError("material", wanted="one material", got=got, mend="leave one of them away")
+    return given
+
+
+def nominal_calibration(kvp: float | None, material: Material | None, strict: bool) -> Calibration:
+    """The line that a scan at 120 kVp without any calibration gets.
+
+    Raises
+    ------
+    InputError
+        When `strict`, at another or an unknown tube voltage, or for another material than HA.
+    """
+    mend = "give --calibration SLOPE,INTERCEPT or a calibration.json beside the scan"
+    if strict:
+        raise InputError("calibration", wanted="a measured line (--strict)", got="none", mend=mend)
+    if kvp != NOMINAL_KVP:
+        got = "none, and the tube voltage is " + ("unknown" if kvp is None else f"{kvp:g} kVp")
+        wanted = f"a line from HU to mg/cm3 (a nominal one exists for {NOMINAL_KVP:g} kVp only)"
+        raise InputError("calibration", wanted=wanted, got=got, mend=mend)
+    if material not in (None, "HA"):
+        raise InputError(
+            "calibration", wanted=f"a line to {material}", got="none; the nominal one is HA", mend=mend
+        )
+    return Calibration(
+        NOMINAL_SLOPE, NOMINAL_INTERCEPT, "HA", f"nominal line for {NOMINAL_KVP:g} kVp", nominal=True
+    )
+
+
+def nominal_warning(calibration: Calibration) -> str:
+    """What a reader must know who meets numbers from the nominal line."""
+    line = f"{calibration.slope:.2f} HU + {calibration.intercept:g} mg/cm3 {calibration.material}"
+    return (
+        f"NOMINAL CALIBRATION: none was found, so {line} is assumed for {NOMINAL_KVP:g} kVp; absolute "
+        "densities may be off by 10 % and more; give --calibration SLOPE,INTERCEPT or a calibration.json"
+    )
+
+
+def unit_of(text: str, where: str = "--unit") -> Unit:
+    """Spell a unit as the package does: "HU" or "mg/cm3".
+
+    Raises
+    ------
+    InputError
+        When it is neither of them, in any letters.
+    """
+    units: dict[str, Unit] = {"hu": "HU", "mg/cm3": "mg/cm3"}
+    unit = units.get(text.strip().lower())
+    if unit is None:
+        raise InputError(where, wanted="hu or mg/cm3", got=repr(text))
+    return unit
+
+
+def material_of(text: str, where: str = "--material") -> Material:
+    """Spell a material as the package does.
+
+    Raises
+    ------
+    InputError
+        When it is unknown.
+    """
+    for material in MATERIALS:
+        if text.strip().lower() == material.lower():
+            return material
+    raise InputError(where, wanted=" or ".join(MATERIALS), got=repr(text))
+
+
+def read_json(path: Path, name: Path | None = None) -> Mapping[str, Any]:
+    """Read a JSON object from a file; `name` is what messages call it.
+
+    Raises
+    ------
+    InputError
+        When the file is not there or holds something else.
+    """
+    name = name or path
+    try:
+        values = json.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise InputError(f"{name}", wanted="JSON", got=" ".join(str(error).split())) from error
+    if not isinstance(values, dict):
+        raise InputError(f"{name}", wanted="a JSON object", got=type(values).__name__)
+    return values
+
+
+def calibration_from(values: Mapping[str, Any], name: str, material: Material | None = None) -> Calibration:
+    """Make a calibration of JSON values that came from `name`.
+
+    Raises
+    ------
+    InputError
+        When a key is missing or its value unusable.
+    """
+    missing = [key for key in ("slope", "intercept") if key not in values]
+    stated = values.get("material", material)
+    if missing or stated is None:
+        got = "no " + " and no ".join([*missing, *(["material"] if stated is None else [])])
+        raise InputError(name, wanted="slope, intercept and material", got=got)
+    if not isinstance(stated, str):
+        raise InputError(f"{name}: material", wanted=" or ".join(MATERIALS), got=repr(stated))
+    source, nominal = values.get("source", f"file {Path(name).name}"), values.get("nominal", False)
+    if not isinstance(source, str) or not isinstance(nominal, bool):
+        raise InputError(
+            name, wanted="a text as source, true or false as nominal", got=repr((source, nominal))
+        )
+    try:
+        return Calibration(
+            values["slope"], values["intercept"], material_of(stated, "material"), source, nominal
+        )
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def _from_file(path: Path, material: Material | None) -> Calibration:
+    with opened_file(path) as file:
+        return calibration_from(read_json(file, path), str(path), material)
+
+
+def _pair(text: str) -> tuple[float, float] | None:
+    try:
+        slope, intercept = (float(part) for part in text.split(","))
+    except ValueError:
+        return None
+    return slope, intercept

@@ -1,0 +1,115 @@
+"""The walk from a path to a calibrated volume."""
+
+from pathlib import Path
+
+from qctrun.runtime.errors import InputError, OutOfMemoryError, UsageError
+from qctrun.runtime.reading.calibration import (
+    ASSUMED_HA,
+    Calibration,
+    load_calibration,
+    material_of,
+    nominal_calibration,
+    nominal_warning,
+    unit_of,
+)
+from qctrun.runtime.reading.dicom import read_dicom
+from qctrun.runtime.reading.images import read_image
+from qctrun.runtime.reading.sources import find_beside, format_of
+from qctrun.runtime.volume import Material, Unit, Volume
+
+
+def read(
+    path: str | Path,
+    *,
+    calibration: Calibration | tuple[float, float] | str | Path | None = None,
+    material: str | None = None,
+    unit: str | None = None,
+    series_uid: str | None = None,
+    strict: bool = False,
+) -> Volume:
+    """Read a scan as bone-mineral density.
+
+    Parameters
+    ----------
+    path : str or Path
+        DICOM folder, zip of one, or a NIfTI, MHA or NRRD file.
+    calibration : Calibration, (slope, intercept) or JSON file, optional
+        From HU to mg/cm3. Without it `calibration.json` beside the scan is taken, and without that, at
+        120 kVp, the nominal line 0.80 HU + 0 mg/cm3 HA with a warning.
+    material : "HA" or "K2HPO4", optional
+        Where neither calibration nor sidecar says what the density is a density of.
+    unit : "HU" or "mg/cm3", optional
+        Where the file does not say what its numbers are.
+    series_uid : str, optional
+        Which DICOM series, where there are several.
+    strict : bool
+        Refuse the nominal line, also in a density image that was made with it.
+
+    Returns
+    -------
+    Volume
+        mg/cm3, finite, on the native grid. Its provenance has `inputs`, `stem`, `scan`, `calibration` and
+        `warnings`.
+
+    Raises
+    ------
+    InputError
+        When the scan is not one sound volume, or unit, material or calibration are unknown or contradictory.
+    OutOfMemoryError
+        When it does not fit into memory.
+    """
+    path = Path(path)
+    asked_unit = None if unit is None else unit_of(unit)
+    asked_material = None if material is None else material_of(material)
+    given = None if calibration is None else load_calibration(calibration, asked_material)
+    try:
+        volume = _read(path, asked_unit, asked_material, series_uid)
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"{path}: the volume does not fit into memory", mend="crop the scan"
+        ) from error
+    if volume.unit == "mg/cm3":
+        return _calibrated_already(volume, given, strict, path)
+    if given is None:
+        given = _found(path, volume, asked_material, strict)
+    density = given.apply(volume, out=volume.array)
+    if given.nominal:
+        density = density.warn(nominal_warning(given))
+    if given.source.endswith(ASSUMED_HA):
+        density = density.warn("the calibration names no material and is taken as HA; name it by --material")
+    return density
+
+
+def _read(path: Path, unit: Unit | None, material: Material | None, series_uid: str | None) -> Volume:
+    if format_of(path) in ("dicom", "dicom-zip"):
+        return read_dicom(path, series_uid=series_uid, unit=unit, material=material)
+    if series_uid is not None:
+        raise UsageError("--series-uid", wanted="a DICOM folder or zip", got=str(path))
+    return read_image(path, unit=unit, material=material)
+
+
+def _found(path: Path, volume: Volume, material: Material | None, strict: bool) -> Calibration:
+    beside = find_beside(path).calibration
+    if beside is not None:
+        return load_calibration(beside, material)
+    return nominal_calibration(volume.provenance["scan"]["kvp"], material, strict)
+
+
+def _calibrated_already(volume: Volume, given: Calibration | None, strict: bool, path: Path) -> Volume:
+    """Density needs no line; the one that made it is kept where the sidecar tells it."""
+    if given is not None:
+        mend = "leave --calibration away, or say --unit hu"
+        raise InputError(
+            f"{path}", wanted="HU for --calibration", got="mg/cm3, calibrated already", mend=mend
+        )
+    if volume.material is None:
+        mend = "say --material HA or K2HPO4"
+        raise InputError(f"{path}", wanted="the material of its density", got="none", mend=mend)
+    if "calibration" in volume.provenance:
+        line = Calibration(**volume.provenance["calibration"])
+    else:
+        line = Calibration(1.0, 0.0, volume.material, "calibrated before it came here")
+    if line.nominal and strict:
+        raise InputError(f"{path}", wanted="a measured calibration (--strict)", got=line.source)
+    volume = volume.with_array(volume.array, provenance={**volume.provenance, "calibration": line.as_dict()})
+    return volume.warn(nominal_warning(line)) if line.nominal else volume

@@ -1,0 +1,208 @@
+"""What a path is, where its companions lie, and how a zip is opened without trusting it."""
+
+import re
+import shutil
+import stat
+import tempfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import SimpleITK as sitk
+
+from qctrun.runtime.errors import InputError, OutputError
+
+Format = Literal["dicom", "dicom-zip", "nifti", "mha", "nrrd"]
+
+SUFFIXES: dict[str, Format] = {
+    ".nii.gz": "nifti",
+    ".nii": "nifti",
+    ".mha": "mha",
+    ".mhd": "mha",
+    ".nrrd": "nrrd",
+    ".nhdr": "nrrd",
+    ".zip": "dicom-zip",
+}
+WANTED = "a DICOM folder, a zip of one, or a .nii, .nii.gz, .mha, .mhd, .nrrd file"
+
+MAX_ZIP_BYTES = 16 * 2**30
+MAX_ZIP_MEMBERS = 100_000
+MAX_ZIP_RATIO = 100
+FREE_ZIP_BYTES = 2**28
+"""The ratio counts only above this size: a small scan of much air packs better than 100 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Companions that were found with a scan; a path into a zip reads `scan.zip/mask.nii.gz`."""
+
+    calibration: Path | None = None
+    mask: Path | None = None
+
+
+def format_of(path: Path) -> Format:
+    """Say what a path is.
+
+    Raises
+    ------
+    InputError
+        When there is nothing at the path, or nothing that this package reads.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder", wanted=WANTED)
+    if path.is_dir():
+        return "dicom"
+    suffix = suffix_of(path)
+    if suffix:
+        return SUFFIXES[suffix]
+    if is_dicom(path):
+        raise InputError(
+            f"{path}", wanted="a folder of DICOM slices", got="one DICOM file", mend="give its folder"
+        )
+    raise InputError(f"{path}", wanted=WANTED, got="another kind of file")
+
+
+def suffix_of(path: Path) -> str:
+    """The known suffix of a file name, in small letters; empty when it has none."""
+    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
+
+
+def stem_of(path: str | Path) -> str:
+    """Name of a scan: the file's without its suffixes (`.nii.gz` counts as one), or the folder's."""
+    path = Path(path)
+    if path.is_dir():
+        return path.resolve().name
+    suffix = suffix_of(path)
+    return path.name[: -len(suffix)] if suffix else path.stem
+
+
+def find_beside(path: str | Path) -> Beside:
+    """Find `calibration.json` and `mask.nii.gz`: inside a DICOM folder or zip, else next to the file."""
+    path = Path(path)
+    return Beside(_companion(path, "calibration.json"), _companion(path, "mask.nii.gz"))
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file carries the DICOM magic word."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+@contextmanager
+def opened_folder(path: Path) -> Iterator[Path]:
+    """Yield the DICOM folder that a path names; a zip is unpacked for as long as the context lasts."""
+    if path.is_dir():
+        yield path
+        return
+    with _temporary_folder() as folder:
+        with _opened_zip(path) as archive:
+            for member in _members(archive, path):
+                _unpack(archive, member, folder / member.filename, path)
+        yield folder
+
+
+@contextmanager
+def opened_file(path: Path) -> Iterator[Path]:
+    """Yield a file on disk; `scan.zip/mask.nii.gz` is unpacked for as long as the context lasts."""
+    archives = [parent for parent in path.parents if parent.is_file()]
+    if not archives:
+        yield path
+        return
+    with _temporary_folder() as folder, _opened_zip(archives[0]) as archive:
+        name = path.relative_to(archives[0]).as_posix()
+        member = next((m for m in _members(archive, archives[0]) if m.filename == name), None)
+        if member is None:
+            raise InputError(f"{path}: no such file in the zip")
+        _unpack(archive, member, folder / path.name, archives[0])
+        yield folder / path.name
+
+
+def cause(error: Exception) -> str:
+    """The last line of a library's message, where the cause stands."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return re.sub(r"\(0x[0-9a-f]+\)", "", lines[-1])[:200] if lines else type(error).__name__
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom's and ITK's remarks on harmless header faults off the user's screen."""
+    shown = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+def _companion(path: Path, name: str) -> Path | None:
+    if path.is_file() and suffix_of(path) == ".zip":
+        with _opened_zip(path) as archive:
+            inside = [PurePosixPath(member.filename) for member in _members(archive, path)]
+        found = sorted(
+            (m for m in inside if m.name == name and len(m.parts) <= 2), key=lambda m: (len(m.parts), m)
+        )
+        if found:
+            return path / found[0]
+    candidate = (path if path.is_dir() else path.parent) / name
+    return candidate if candidate.is_file() and candidate != path else None
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="qctrun-") as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise InputError(
+            f"{path}", wanted="a whole zip file", got=str(error), mend="copy it again"
+        ) from error
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
+    """Plain files of an archive, after the checks that make unpacking it harmless."""
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    size = sum(member.file_size for member in members)
+    packed = sum(member.compress_size for member in members)
+    bomb = size > FREE_ZIP_BYTES and size > MAX_ZIP_RATIO * packed
+    if len(members) > MAX_ZIP_MEMBERS or size > MAX_ZIP_BYTES or bomb:
+        got = f"{len(members)} files, {size / 2**20:.0f} MiB unpacked from {packed / 2**20:.1f} MiB"
+        raise InputError(
+            f"{path}", wanted="the size of a CT scan", got=got, mend="unpack it yourself if you trust it"
+        )
+    for member in members:
+        if _leads_outside(member):
+            raise InputError(
+                f"{path}", wanted="plain files below one folder", got=f"member {member.filename!r}"
+            )
+    return members
+
+
+def _leads_outside(member: zipfile.ZipInfo) -> bool:
+    name = PurePosixPath(member.filename.replace("\\", "/"))
+    is_link = stat.S_ISLNK(member.external_attr >> 16)
+    return is_link or name.is_absolute() or ".." in name.parts or ":" in (name.parts or (":",))[0]
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, path: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(member) as source, target.open("wb") as sink:
+            shutil.copyfileobj(source, sink, 2**20)
+    except (RuntimeError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}", wanted="a plain zip", got=f"{member.filename}: {error}") from error
+    except OSError as error:
+        mend = "free space or point TMPDIR elsewhere"
+        raise OutputError(f"{path}: cannot unpack to {target.parent}: {error.strerror}", mend=mend) from error

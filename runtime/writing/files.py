@@ -1,0 +1,204 @@
+"""All files of a run or none: hidden names first, then everything moved into place together.
+
+The order of the moves matters. Names are placed in the order in which they were announced, the last one is
+the seal: the run record of a verb, the image of a single `write`. An old seal is taken away before anything
+moves, the new one comes last. So whoever finds a seal finds the very files it describes, also after a power
+cut in between; and when a move fails, what was placed before it is taken away again.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from qctrun.runtime.errors import OutputError, OutputExistsError
+from qctrun.runtime.writing.names import SUFFIXES
+
+_ELSEWHERE = "choose another folder"
+_MENDS = {
+    errno.ENOSPC: f"free some space or {_ELSEWHERE}",
+    errno.EDQUOT: f"free some space or {_ELSEWHERE}",
+    errno.EACCES: f"ask for permission to write there or {_ELSEWHERE}",
+    errno.EPERM: f"ask for permission to write there or {_ELSEWHERE}",
+    errno.EROFS: f"the file system is read-only, {_ELSEWHERE}",
+    errno.ENOTDIR: f"a part of the path is a file, {_ELSEWHERE}",
+    errno.EISDIR: "a folder has the name of an output, move it away",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+class Staging:
+    """The outputs of one run in one folder, placed together by `commit` or not at all.
+
+    Use it as a context manager around the whole run: entering checks what can be checked before any work is
+    done, leaving without `commit` (an error, Ctrl-C) takes away every hidden file, and the folder if it was
+    made here.
+
+    Parameters
+    ----------
+    folder : path
+        Made with its parents when it is not there.
+    names : sequence of str
+        All final file names, in the order of placing, the seal last.
+    overwrite : bool
+        Whether files of these names may be replaced.
+    """
+
+    def __init__(self, folder: str | Path, names: Sequence[str], *, overwrite: bool = False) -> None:
+        self.folder = Path(folder)
+        self.names = tuple(names)
+        self.overwrite = overwrite
+        self._hidden: dict[str, Path] = {}
+        self._made: list[Path] = []
+
+    def __enter__(self) -> Self:
+        """Check and make the folder.
+
+        Raises
+        ------
+        OutputExistsError
+            When an output is already there and `overwrite` is not set.
+        OutputError
+            When the folder cannot be made or nothing can be written into it.
+        """
+        with writing(self.folder):
+            self._refuse_existing()
+        try:
+            with writing(self.folder):
+                self._make_folder()
+                probe = self.folder / f".qctrun-{secrets.token_hex(4)}.probe"
+                try:
+                    probe.write_bytes(b"qctrun")
+                finally:
+                    probe.unlink(missing_ok=True)
+        except BaseException:
+            self._sweep()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sweep()
+
+    def path(self, name: str) -> Path:
+        """Where the output will be in the end."""
+        return self.folder / name
+
+    def hidden(self, name: str) -> Path:
+        """Where to write the output now: a hidden name in the same folder, with the same suffixes."""
+        if name not in self.names:
+            raise KeyError(name)
+        if name not in self._hidden:
+            suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), Path(name).suffix)
+            self._hidden[name] = self.folder / f".qctrun-{secrets.token_hex(4)}{suffix}"
+        return self._hidden[name]
+
+    def add_text(self, name: str, text: str) -> Path:
+        """Write a small text output (UTF-8); return where it lies for now."""
+        with writing(self.path(name)):
+            self.hidden(name).write_text(text, encoding="utf-8")
+        return self.hidden(name)
+
+    def commit(self) -> None:
+        """Flush everything to the disk and move it into place, the seal last.
+
+        Raises
+        ------
+        OutputError
+            When the disk refuses; then nothing of this run is left.
+        """
+        placed: list[Path] = []
+        with writing(self.folder):
+            for hidden in self._hidden.values():
+                _flush(hidden)
+            try:
+                self.path(self.names[-1]).unlink(missing_ok=True)
+                for name in (name for name in self.names if name in self._hidden):
+                    placed.append(self.path(name))
+                    self._hidden[name].replace(placed[-1])
+                _flush(self.folder)
+            except BaseException:
+                for path in placed:
+                    with suppress(OSError):
+                        path.unlink(missing_ok=True)
+                raise
+        self._hidden.clear()
+        self._made.clear()
+
+    def _refuse_existing(self) -> None:
+        there = [name for name in self.names if self.path(name).exists()]
+        if any(self.path(name).is_dir() for name in there):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if there and not self.overwrite:
+            more = f" and {len(there) - 1} more" * (len(there) > 1)
+            raise OutputExistsError(
+                str(self.path(there[0])),
+                wanted="a name that is free",
+                got=f"a file that is already there{more}",
+                mend="say --overwrite (overwrite=True) or choose another folder",
+            )
+
+    def _make_folder(self) -> None:
+        missing = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(exist_ok=True)
+            self._made.append(folder)
+        if not self.folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(self.folder))
+
+    def _sweep(self) -> None:
+        for hidden in self._hidden.values():
+            with suppress(OSError):
+                hidden.unlink(missing_ok=True)
+        for folder in reversed(self._made):
+            with suppress(OSError):  # someone else has put something there
+                folder.rmdir()
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system refuses inside the block into an `OutputError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        mend = _MENDS.get(error.errno or 0, _ELSEWHERE)
+        raise OutputError(f"cannot write {path}", got=reason[:1].lower() + reason[1:], mend=mend) from error
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_text(value: Any) -> str:
+    """`value` as indented JSON; NaN and infinity become null, NumPy's scalars numbers, paths text."""
+    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

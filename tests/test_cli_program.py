@@ -1,0 +1,212 @@
+"""The program as a whole: help, exit codes, one line for every failure."""
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from conftest import Program
+
+from qctrun.cli import main as program_module
+from qctrun.cli.call import Call
+from qctrun.cli.failures import EXIT_CODES, guarded
+from qctrun.cli.main import VERBS, program
+from qctrun.runtime import errors
+from qctrun.runtime.writing.names import FORMATS
+
+HEAVY = ("numpy", "SimpleITK", "numba", "pydicom", "scipy", "onnxruntime", "torch", "tqdm", "matplotlib")
+FIRST = ("filter", "params", "info")
+
+
+def fresh(code: str, *words: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+    """A fresh interpreter that runs a line of code."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, cwd=cwd, check=False
+    )
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], *([verb, "--help"] for verb in FIRST)])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    code = (
+        "import sys; from qctrun.cli.main import main; code = main(sys.argv[1:]);"
+        f"print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    found = fresh(code, *words)
+    assert (found.returncode, found.stderr) == (0, "[]\n")
+
+
+def test_the_python_face_is_light_and_complete() -> None:
+    code = (
+        "import sys, qctrun.runtime as r;"
+        f"print([name for name in {HEAVY} if name in sys.modules], [n for n in r.__all__ if not getattr(r, n)]);"
+        "from qctrun.runtime import Filter, Grid, Volume, local_maps, parameters, read, write;"
+        "print('onnxruntime' in sys.modules, 'torch' in sys.modules, 'click' in sys.modules)"
+    )
+    assert fresh(code).stdout == "[] []\nFalse False False\n"
+
+
+def test_the_python_face_has_no_other_names() -> None:
+    import qctrun.runtime
+
+    assert set(qctrun.runtime.__all__) <= set(dir(qctrun.runtime))
+    with pytest.raises(AttributeError, match="no attribute 'reed'"):
+        _ = qctrun.runtime.reed  # type: ignore[attr-defined]
+
+
+def test_help_lists_verbs_and_exit_codes(qctrun: Program) -> None:
+    code, out, err = qctrun("--help")
+    assert (code, err) == (0, "")
+    assert all(f"\n  {verb} " in out for verb in VERBS)
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")]
+    assert all(f"{number:>5}  " in out for number in {0, 6, 8, 130, *(kind.exit_code for kind in kinds)})
+
+
+@pytest.mark.parametrize("verb", FIRST)
+def test_the_help_of_a_verb_names_every_option_and_the_exit_codes(qctrun: Program, verb: str) -> None:
+    code, out, err = qctrun(verb, "--help")
+    assert (code, err) == (0, "")
+    command = program.get_command(click.Context(program), verb)
+    assert command is not None
+    for param in command.params:
+        assert all(name in out for name in param.opts if name.startswith("-")), param.name
+        assert isinstance(param, click.Argument) or getattr(param, "help", None), param.name
+    assert all(line.strip() in out for line in EXIT_CODES.splitlines()[1:])
+
+
+def test_the_formats_on_offer_are_those_that_can_be_written() -> None:
+    for verb in ("filter", "params"):
+        command = program.get_command(click.Context(program), verb)
+        assert command is not None
+        (option,) = (param for param in command.params if param.name == "fmt")
+        assert isinstance(option.type, click.Choice)
+        assert tuple(option.type.choices) == FORMATS
+
+
+def test_the_version_is_that_of_the_package(qctrun: Program) -> None:
+    from importlib.metadata import version
+
+    assert qctrun("--version") == (0, f"qctrun {version('qctrun')}\n", "")
+
+
+def test_no_words_at_all_show_the_help_and_fail(qctrun: Program) -> None:
+    code, out, err = qctrun()
+    assert (code, out) == (2, "")
+    assert "Usage: qctrun" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["filtre"], "No such command 'filtre'"),
+        (["info"], "INPUT"),
+        (["filter", "--nonsense"], "--nonsense"),
+        (["filter", "x", "--device", "tpu"], "--device"),
+        (["filter", "x", "--format", "png"], "--format"),
+        (["filter", "x", "--threads", "0"], "--threads"),
+        (["filter", "x", "--material", "chalk"], "--material"),
+        (["params", "x", "--unit", "furlongs"], "--unit"),
+        (["params", "x", "--diameter", "0"], "--diameter"),
+        (["params", "x", "--step", "soft"], "--step"),
+        (["params", "x", "--thresholds", "200,x"], "--thresholds"),
+        (["params", "x", "--thresholds", ""], "--thresholds"),
+        (["params", "x", "--thresholds", "200,,250"], "--thresholds"),
+        (["params", "x", "--thresholds", "-200"], "--thresholds"),
+        (["params", "x", "--thresholds", "0"], "--thresholds"),
+        (["params", "x", "--thresholds", "nan"], "--thresholds"),
+        (["params", "x", "--labels", "l.nii", "--label-ids", "20,L3"], "--label-ids"),
+        (["params", "x", "--label-ids", "20"], "--labels"),
+        (["params", "x", "--inside"], "--mask"),
+    ],
+)
+def test_bad_words_are_one_line_and_exit_code_2(
+    qctrun: Program, words: list[str], reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = qctrun(*words)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("qctrun: error: ")
+    assert reason in err
+    assert not list(tmp_path.iterdir())
+
+
+def interrupted() -> int:
+    raise KeyboardInterrupt
+
+
+def too_large() -> int:
+    raise MemoryError
+
+
+def full() -> int:
+    raise OSError(28, "No space left on device")
+
+
+def strange() -> int:
+    raise ZeroDivisionError("two\nlines")
+
+
+@pytest.mark.parametrize(("action", "code"), [(interrupted, 130), (too_large, 6), (strange, 1)])
+def test_what_nobody_expects_is_one_line_too(
+    action: Callable[[], int], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert guarded(action, Call()) == code
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n"), err[:15]) == ("", 1, "qctrun: error: ")
+
+
+def test_a_traceback_is_shown_only_on_request(capsys: pytest.CaptureFixture[str]) -> None:
+    guarded(strange, Call(verbosity=1))
+    assert "Traceback" not in capsys.readouterr().err
+    guarded(strange, Call(verbosity=2))
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_full_disk_behind_stdout_is_exit_code_7(tmp_path: Path) -> None:
+    code = "import sys; from qctrun.cli.main import main; sys.exit(main(['--help']))"
+    with Path("/dev/full").open("w") as disk:
+        found = subprocess.run([sys.executable, "-c", code], stdout=disk, stderr=-1, text=True, check=False)
+    assert found.returncode == 7
+    assert found.stderr == (
+        "qctrun: error: cannot write, got No space left on device; free some space or choose another folder\n"
+    )
+
+
+def test_quiet_silences_words_but_not_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    call = Call(quiet=True)
+    call.say("a word")
+    call.warn("a warning")
+    call.error("an error")
+    assert capsys.readouterr() == ("", "qctrun: error: an error\n")
+
+
+def test_no_bar_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    with Call().progress("filtering") as progress:
+        progress(0, 2)
+        progress(2, 2)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_is_drawn_on_a_terminal() -> None:
+    code = (
+        "from qctrun.cli.call import Call\nwith Call().progress('filtering') as show: show(0, 2); show(2, 2)"
+    )
+    terminal, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    subprocess.run([sys.executable, "-c", code], stderr=side, check=True)
+    os.close(side)
+    assert b"filtering" in os.read(terminal, 10_000)
+    os.close(terminal)
+
+
+def test_a_verb_that_is_not_called_is_not_loaded(monkeypatch: pytest.MonkeyPatch, qctrun: Program) -> None:
+    monkeypatch.setitem(program_module.VERBS, "absent", "A verb without a module.")
+    assert "absent" in qctrun("--help").out
+    code, _, err = qctrun("absent")
+    assert (code, err.count("\n")) == (1, 1)

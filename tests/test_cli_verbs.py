@@ -1,0 +1,390 @@
+"""The verbs on small synthetic scans, as a user would type them."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scans
+from conftest import Program
+
+from qctrun.runtime import Grid, Volume, read, write
+from qctrun.runtime.writing import read_record
+
+RUN = "import sys; from qctrun.cli.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh folder to work in, with a scan."""
+    monkeypatch.chdir(tmp_path)
+    scans.make_scan(tmp_path / "scan")
+    return tmp_path
+
+
+@pytest.fixture
+def image(here: Path) -> Path:
+    """The same scan as a density image without companions, in its own folder."""
+    return write(scans.density(), here / "images" / "density.nii.gz")
+
+
+def table(folder: str | Path) -> list[dict[str, str]]:
+    with (Path(folder) / "params.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def left_behind(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - {"scan", "images"}
+
+
+def test_the_two_literal_lines_work_one_after_the_other(here: Path) -> None:
+    program = Path(sys.executable).with_name("qctrun")
+    words = [str(program)] if program.exists() else [sys.executable, "-c", RUN]
+    first = subprocess.run([*words, "filter", "scan/", "--out"], capture_output=True, text=True, check=False)
+    assert (first.returncode, first.stdout) == (0, ""), first.stderr
+    assert "calibration.json" in first.stderr
+    assert "mask.nii.gz" in first.stderr
+    second = subprocess.run(
+        [*words, "params", "--thresholds", "200,225,250"], capture_output=True, text=True, check=False
+    )
+    assert second.returncode == 0, second.stderr
+    assert "qctrun-out/scan_desc-nnsp_ct.nii.gz" in second.stderr
+    assert second.stdout.count("\n") == 5
+
+    out = here / "qctrun-out"
+    stem = "scan_desc-nnsp_ct"
+    maps = [f"{stem}_{name}map" for name in ("BMD", "SD")]
+    maps += [f"{stem}_thr{t}_{name}map" for t in (200, 225, 250) for name in ("BVTV", "TMD")]
+    images = {f"{name}.{suffix}" for name in (stem, *maps) for suffix in ("nii.gz", "json")}
+    tables = {"params.csv", "params.json", "filter.run.json", "params.run.json"}
+    assert {path.name for path in out.iterdir()} == images | tables
+
+    rows = table(out)
+    assert [row["threshold_mg_cm3"] for row in rows] == ["200", "225", "250"]
+    assert {(row["case_id"], row["mask"], row["calibration_nominal"]) for row in rows} == {
+        ("scan", "scan/mask.nii.gz", "false")
+    }
+    filtered = read(out / f"{stem}.nii.gz")
+    assert (filtered.unit, filtered.material) == ("mg/cm3", "HA")
+    assert not filtered.grid.difference(scans.grid())
+
+
+def test_no_output_names_the_patient(here: Path, qctrun: Program) -> None:
+    assert qctrun("filter", "scan", "--out").code == 0
+    assert qctrun("params").code == 0
+    texts = [path.read_bytes() for path in (here / "qctrun-out").iterdir()]
+    assert not any(b"Nobody" in text or b"SECRET" in text for text in texts)
+
+
+def test_the_record_of_the_filter_says_what_was_done(here: Path, qctrun: Program) -> None:
+    assert (
+        qctrun("filter", "scan", "-o", "there", "--device", "cpu", "--threads", "1", "--format", "mha").code
+        == 0
+    )
+    record = read_record(here / "there" / "filter.run.json")
+    assert record["argv"][:3] == ["qctrun", "filter", "scan"]
+    assert record["options"]["threads"] == 1
+    assert record["device"]["asked"] == record["device"]["used"] == "cpu"
+    assert record["device"]["provider"] == "CPUExecutionProvider"
+    assert len(record["model"]["sha256"]) == 64
+    assert [source["role"] for source in record["inputs"]] == ["image", "calibration"]
+    assert [output["path"] for output in record["outputs"]] == [
+        "scan_desc-nnsp_ct.mha",
+        "scan_desc-nnsp_ct.json",
+    ]
+    assert record["seconds"].keys() >= {"read", "model", "filter", "write", "total"}
+
+
+def test_the_filter_is_restricted_only_by_a_mask_that_was_asked_for(here: Path, qctrun: Program) -> None:
+    assert qctrun("filter", "scan", "-o", "whole").code == 0
+    assert qctrun("filter", "scan", "-o", "part", "--mask", "scan/mask.nii.gz").code == 0
+    roles = [source["role"] for source in read_record(here / "part" / "filter.run.json")["inputs"]]
+    assert roles == ["image", "calibration", "mask"]
+    whole, part = (read(here / name / "scan_desc-nnsp_ct.nii.gz").array for name in ("whole", "part"))
+    centre = tuple(size // 2 for size in scans.SIZE)
+    np.testing.assert_allclose(whole[centre], part[centre], rtol=1e-5, atol=1e-3)
+
+
+def test_a_found_mask_is_taken_by_params_also_of_a_raw_scan(here: Path, qctrun: Program) -> None:
+    code, out, err = qctrun("params", "scan", "--json")
+    assert code == 0, err
+    (row,) = json.loads(out)
+    assert (row["mask"], row["threshold_mg_cm3"], row["case_id"]) == ("scan/mask.nii.gz", 225, "scan")
+    assert "found the mask scan/mask.nii.gz" in err
+
+
+def test_without_a_mask_it_is_said_that_everything_counts(image: Path, qctrun: Program) -> None:
+    code, out, err = qctrun("params", image, "--json", "--thresholds", "250,200,250")
+    assert code == 0, err
+    assert "air and soft tissue" in err
+    rows = json.loads(out)
+    assert [(row["mask"], row["label_name"], row["threshold_mg_cm3"]) for row in rows] == [
+        ("none", "whole volume", 250),
+        ("none", "whole volume", 200),
+    ]
+    assert rows[0]["voxels"] == np.prod(scans.SIZE)
+    assert any("air" in text for text in read_record(Path("qctrun-out/params.run.json"))["warnings"])
+
+
+def test_labels_give_a_row_each(here: Path, image: Path, qctrun: Program) -> None:
+    labels = np.zeros(scans.SIZE, np.float32)
+    labels[:, 15:30, 15:22], labels[:, 15:30, 22:30], labels[:3, :3, :3] = 20, 21, 7
+    write(Volume(labels, scans.grid(), "1"), here / "images" / "labels.nii.gz")
+    code, out, err = qctrun(
+        "params", image, "--labels", here / "images" / "labels.nii.gz", "--label-ids", "20,21", "--json"
+    )
+    assert code == 0, err
+    rows = json.loads(out)
+    assert [row["label_id"] for row in rows] == [None, 20, 21]
+    assert rows[0]["voxels"] == rows[1]["voxels"] + rows[2]["voxels"]
+    assert rows[0]["local_spheres"] == rows[1]["local_spheres"] + rows[2]["local_spheres"] > 0
+
+
+def test_a_nominal_calibration_is_loud_and_in_every_output(here: Path, qctrun: Program) -> None:
+    (here / "scan" / "calibration.json").unlink()
+    code, _, err = qctrun("filter", "scan", "--out")
+    assert code == 0
+    assert "NOMINAL" in err
+    assert qctrun("params", "-q").err == ""
+    out = here / "qctrun-out"
+    assert json.loads((out / "scan_desc-nnsp_ct.json").read_text())["Calibration"]["nominal"]
+    assert json.loads((out / "scan_desc-nnsp_ct_BMDmap.json").read_text())["Calibration"]["nominal"]
+    assert any("NOMINAL" in text for text in read_record(out / "params.run.json")["warnings"])
+    assert {row["calibration_nominal"] for row in table(out)} == {"true"}
+    assert qctrun("filter", "scan", "-o", "strict", "--strict").code == 3
+
+
+def test_out_takes_the_next_word_and_says_so_when_it_was_the_input(here: Path, qctrun: Program) -> None:
+    code, _, err = qctrun("filter", "--out", "scan/")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "qctrun filter scan --out" in err
+    assert qctrun("filter", "--out=there", "scan").code == 0
+    assert qctrun("params", "--out", "there").code == 0
+    assert (here / "there" / "params.csv").is_file()
+    assert not (here / "qctrun-out").exists()
+
+
+def test_params_without_input_and_without_a_filtered_volume_says_what_to_type(
+    here: Path, qctrun: Program
+) -> None:
+    code, _, err = qctrun("params", "--thresholds", "200")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "qctrun filter INPUT --out" in err
+    assert not left_behind(here)
+
+
+def test_an_output_that_exists_is_seen_before_any_work(
+    here: Path, qctrun: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert qctrun("filter", "scan", "--out").code == 0
+    before = (here / "qctrun-out" / "filter.run.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("qctrun.runtime.reading.scans.read_dicom", lambda *_, **__: pytest.fail("read"))
+        code, _, err = qctrun("filter", "scan", "--out")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--overwrite" in err
+    assert (here / "qctrun-out" / "filter.run.json").read_bytes() == before
+    assert qctrun("filter", "scan", "--out", "--overwrite").code == 0
+
+
+def two_series(folder: Path) -> list[str]:
+    scans.make_series(folder / "scan", seed=1, prefix="other")
+    return ["scan"]
+
+
+def hounsfield_without_unit(folder: Path) -> list[str]:
+    path = write(scans.density(), folder / "images" / "plain.nii.gz")
+    path.with_name("plain.json").unlink()
+    return [str(path)]
+
+
+def other_kvp(folder: Path) -> list[str]:
+    scans.make_series(folder / "images" / "kvp80", kvp=80)
+    return ["images/kvp80"]
+
+
+def mask_on_another_grid(folder: Path) -> list[str]:
+    return ["scan", "--mask", str(scans.write_mask(folder / "images" / "mask.nii.gz", spacing_mm=0.5))]
+
+
+def empty_folder(folder: Path) -> list[str]:
+    (folder / "images").mkdir()
+    return ["images"]
+
+
+def no_model(folder: Path) -> list[str]:
+    return ["scan", "--model", "nowhere.onnx"]
+
+
+def no_gpu(folder: Path) -> list[str]:
+    return ["scan", "--device", "cuda:99"]
+
+
+def below_a_file(folder: Path) -> list[str]:
+    (folder / "images").touch()
+    return ["scan", "--out", "images/deeper"]
+
+
+def in_proc(folder: Path) -> list[str]:
+    return ["scan", "--out", "/proc/qctrun-out"]
+
+
+@pytest.mark.parametrize(
+    ("prepare", "code", "reason"),
+    [
+        (two_series, 3, "--series-uid"),
+        (hounsfield_without_unit, 3, "--unit"),
+        (other_kvp, 3, "--calibration"),
+        (mask_on_another_grid, 3, "grid"),
+        (empty_folder, 3, "series"),
+        (lambda folder: ["nowhere"], 3, "no such file"),
+        (no_model, 4, "nowhere.onnx"),
+        (no_gpu, 5, "cuda"),
+        (below_a_file, 7, "a part of the path is a file"),
+        (in_proc, 7, "/proc/qctrun-out"),
+    ],
+)
+def test_a_failed_filter_is_one_line_and_leaves_nothing(
+    here: Path, qctrun: Program, prepare: object, code: int, reason: str
+) -> None:
+    assert callable(prepare)
+    found = qctrun("filter", "-q", *prepare(here))
+    assert (found.code, found.out, found.err.count("\n")) == (code, "", 1)
+    assert found.err.startswith("qctrun: error: ")
+    assert reason in found.err
+    assert not left_behind(here)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (["--mask", "images/other.nii.gz"], 3, "grid"),
+        (["--labels", "images/other.nii.gz"], 3, "grid"),
+        (["--labels", "scan/mask.nii.gz", "--label-ids", "20"], 3, "20"),
+        (["--diameter", "0.1"], 3, "sphere"),
+        (["--diameter", "50"], 3, "sphere"),
+        (["--calibration", "1,2"], 3, "--calibration"),
+        (["--material", "K2HPO4"], 3, "K2HPO4"),
+        (["--device", "cuda:99"], 5, "cuda"),
+        (["--out", "images/density.nii.gz"], 7, "file"),
+    ],
+)
+def test_failed_params_are_one_line_and_leave_nothing(
+    here: Path, image: Path, qctrun: Program, words: list[str], code: int, reason: str
+) -> None:
+    scans.write_mask(here / "images" / "other.nii.gz", spacing_mm=0.5)
+    found = qctrun("params", image, "-q", *words)
+    assert (found.code, found.out, found.err.count("\n")) == (code, "", 1)
+    assert reason in found.err
+    assert not left_behind(here)
+
+
+def test_missing_onnxruntime_names_the_line_that_installs_it(here: Path) -> None:
+    code = f"import sys; sys.modules['onnxruntime'] = None; {RUN}"
+    found = subprocess.run(
+        [sys.executable, "-c", code, "filter", "scan", "-q"], capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stderr.count("\n")) == (5, 1)
+    assert "pip install" in found.stderr
+    assert not left_behind(here)
+
+
+def test_memory_that_runs_out_while_filtering_is_exit_code_6(
+    here: Path, qctrun: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("qctrun.runtime.filtering.Filter.__call__", too_large)
+    code, _, err = qctrun("filter", "scan", "-q")
+    assert (code, err.count("\n")) == (6, 1)
+    assert not left_behind(here)
+
+
+def test_a_stop_between_volume_and_record_leaves_neither(
+    here: Path, qctrun: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qctrun.runtime.writing.RunRecord.add_to", stop)
+    assert qctrun("filter", "scan", "-q").code == 130
+    assert not left_behind(here)
+
+
+def test_control_c_stops_a_running_filter_without_a_trace(here: Path) -> None:
+    noise = np.random.default_rng(0).normal(100, 50, (300, 256, 256)).astype(np.float32)
+    write(Volume(noise, Grid(noise.shape, scans.SPACING_MM), "mg/cm3", "HA"), here / "images" / "large.mha")
+    words = [sys.executable, "-c", RUN, "filter", "images/large.mha", "--out", "--threads", "1"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as running:
+        while not (here / "qctrun-out").exists() and running.poll() is None:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert "interrupted" in err
+    assert "Traceback" not in err
+    assert not left_behind(here)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small file system can be mounted only by root")
+def test_a_full_disk_is_exit_code_7_and_leaves_nothing(here: Path, image: Path, qctrun: Program) -> None:
+    disk = here / "images" / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    try:
+        for verb, source in (("filter", "scan"), ("params", image)):
+            code, out, err = qctrun(verb, source, "-q", "-o", disk / "out", "--format", "nrrd")
+            assert (code, out, err.count("\n")) == (7, "", 1)
+            assert "space" in err
+            assert not list(disk.iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_zip_works_as_its_folder_does(here: Path, qctrun: Program) -> None:
+    shutil.make_archive("case7", "zip", here / "scan")
+    assert qctrun("filter", "case7.zip", "--out").code == 0
+    code, _, err = qctrun("params")
+    assert code == 0, err
+    (row,) = table("qctrun-out")
+    assert row["mask"].endswith("case7.zip/mask.nii.gz")
+
+
+def test_info_shows_series_that_are_no_volume(here: Path, qctrun: Program) -> None:
+    (here / "scan" / "slice007.dcm").unlink()
+    code, out, _ = qctrun("info", "scan", "--json")
+    facts = json.loads(out)
+    (series,) = facts["series"]
+    assert (code, facts["format"], series["volume"]) == (0, "dicom", False)
+    assert series["size_zyx"] == [scans.SIZE[0] - 1, *scans.SIZE[1:]]
+    assert (series["kvp"], series["kernel"]) == (120, "B40")
+    assert series["problems"]
+    assert (facts["calibration"]["slope"], facts["mask"]) == (0.8, "scan/mask.nii.gz")
+    code, out, _ = qctrun("info", "scan")
+    assert series["series_uid"] in out
+    assert "volume: no" in out
+
+
+def test_info_shows_an_image_of_any_dimension(image: Path, qctrun: Program) -> None:
+    import SimpleITK as sitk
+
+    facts = json.loads(qctrun("info", image, "--json").out)
+    assert (facts["size_xyz"], facts["unit"], facts["material"]) == ([44, 44, 20], "mg/cm3", "HA")
+    sitk.WriteImage(sitk.Image([4, 5], sitk.sitkUInt8), "flat.mha")
+    code, out, _ = qctrun("info", "flat.mha")
+    assert code == 0
+    assert "dimensions: 2" in out
+    Path("broken.nrrd").write_bytes(b"NRRD0004\n")
+    code, _, err = qctrun("info", "broken.nrrd")
+    assert (code, err.count("\n")) == (3, 1)

@@ -1,0 +1,205 @@
+"""Patches: where they lie, what belongs together, and that no donor is on two sides."""
+
+import numpy as np
+import pytest
+import tiny_training
+
+torch = pytest.importorskip("torch")
+
+from qctrun.runtime.errors import InputError  # noqa: E402
+from qctrun.train import dataset  # noqa: E402
+from qctrun.train.insilico import random_field_phantom  # noqa: E402
+from qctrun.train.patches import (  # noqa: E402
+    PATCH,
+    RASTER,
+    REPETITIONS,
+    TUBE_CURRENTS_MAS,
+    Patches,
+    Scanned,
+    scanned,
+)
+
+
+def blank(donor="a", size=(29, 58, 58), scans=9):
+    """A phantom of zeros that takes no memory."""
+    truth = np.broadcast_to(np.float32(0), size)
+    return Scanned(f"isodata_{donor}", donor, truth, np.broadcast_to(np.float32(0), (scans, *size)))
+
+
+def addressed(size=(29, 57, 57)):
+    """Every voxel of the truth holds its own number; scan s holds that number + s / 16."""
+    truth = np.arange(np.prod(size), dtype=np.float32).reshape(size)
+    return Scanned("addressed", "a", truth, np.stack([truth + s / 16 for s in range(9)]))
+
+
+def test_patch_and_raster_of_the_paper():
+    assert PATCH == (21, 41, 41)
+    assert RASTER == (8, 16, 16)
+    assert TUBE_CURRENTS_MAS == (100, 250, 360)
+    assert REPETITIONS == 3
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [((29, 58, 58), 8), ((21, 41, 41), 1), ((20, 41, 41), 0), ((28, 56, 56), 1), ((29, 57, 57), 8), ((37, 41, 73), 9)],
+)
+def test_raster_counts(size, count):
+    positions = blank(size=size).positions()
+    assert len(set(positions)) == len(positions) == count
+    for corner in positions:
+        assert all(c >= 0 and c + p <= n for c, p, n in zip(corner, PATCH, size, strict=True))
+        assert all(c % step == 0 for c, step in zip(corner, RASTER, strict=True))
+
+
+def test_raster_of_another_step():
+    assert len(blank().positions((4, 8, 8))) == 3 * 3 * 3
+
+
+def test_truth_is_the_inner_part_of_the_scan():
+    patches = Patches.over([addressed()])
+    assert len(patches) == 8
+    for index in range(len(patches)):
+        scan, truth = patches.cut(index, 4)
+        assert scan.shape == (21, 41, 41)
+        assert truth.shape == (13, 25, 25)
+        np.testing.assert_array_equal(scan[4:-4, 8:-8, 8:-8], truth + 4 / 16)
+    corner = patches.positions[-1][1]
+    assert corner == (8, 16, 16)
+    assert truth[0, 0, 0] == addressed().truth[12, 24, 24]
+
+
+def test_batch_stacks_what_cut_gives():
+    patches = tiny_training.patches(0, 1)
+    pairs = [(0, 8), (9, 1), (15, 4)]
+    scans, truths = patches.batch(pairs)
+    assert scans.shape == (3, 1, 21, 41, 41)
+    assert truths.shape == (3, 1, 13, 25, 25)
+    assert scans.dtype == truths.dtype == torch.float32
+    for row, (index, scan) in enumerate(pairs):
+        for got, want in zip((scans, truths), patches.cut(index, scan), strict=True):
+            np.testing.assert_array_equal(got[row, 0].numpy(), want)
+
+
+def test_pairs_never_repeat_a_scan_of_a_patch():
+    patches = Patches.over([blank("a"), blank("b")])
+    for seed in range(20):
+        drawn = patches.random_pairs(16, 4, np.random.default_rng(seed))
+        assert len(drawn) == 64
+        for first in range(0, 64, 4):
+            group = drawn[first : first + 4]
+            assert len({index for index, _ in group}) == 1
+            assert len({scan for _, scan in group}) == 4
+            assert {scan for _, scan in group} <= set(range(9))
+
+
+def test_all_nine_scans_of_a_patch():
+    drawn = Patches.over([blank()]).random_pairs(1, 9, np.random.default_rng(0))
+    assert sorted(scan for _, scan in drawn) == list(range(9))
+
+
+def test_donors_are_drawn_evenly():
+    """One donor has eight times the patches of the other and is drawn as often."""
+    patches = Patches.over([blank("few", (21, 41, 41)), blank("many")])
+    drawn = patches.random_pairs(4000, 1, np.random.default_rng(0))
+    share = np.mean([index == 0 for index, _ in drawn])
+    assert share == pytest.approx(0.5, abs=0.05)
+    assert {index for index, _ in drawn} == set(range(9))
+
+
+def test_same_seed_same_pairs():
+    patches = Patches.over([blank("a"), blank("b")])
+    first, again, other = (patches.random_pairs(8, 4, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_every_patch_with_each_scan():
+    patches = Patches.over([blank("a", (21, 41, 41)), blank("b", (21, 41, 41))])
+    assert list(patches.pairs([0, 3])) == [(0, 0), (0, 3), (1, 0), (1, 3)]
+
+
+def test_scans_are_ordered_by_tube_current():
+    phantom = random_field_phantom((21, 41, 41), 3)
+    found = scanned(phantom)
+    assert found.scans.shape == (9, 21, 41, 41)
+    assert found.donor == phantom.donor
+    np.testing.assert_array_equal(found.truth, phantom.truth)
+    for mas, first in ((100.0, 0), (250.0, 3), (360.0, 6)):
+        assert dataset.scans_at(TUBE_CURRENTS_MAS, mas, REPETITIONS) == [first, first + 1, first + 2]
+        np.testing.assert_array_equal(found.scans[first + 1], phantom.scan(mas, 1))
+    spread = [np.std(scan - phantom.signal) for scan in found.scans]
+    assert min(spread[:3]) > max(spread[3:6]) > min(spread[3:6]) > max(spread[6:])
+
+
+@pytest.fixture
+def small_fields(monkeypatch):
+    monkeypatch.setattr(dataset, "FIELD_SIZE", (21, 41, 41))
+
+
+@pytest.fixture
+def unscanned(monkeypatch):
+    """Cubes are not simulated: only who comes where is asked."""
+    monkeypatch.setattr(dataset, "microct_phantom", lambda path, seed: (path.stem, path.stem.split("_")[1]))
+    monkeypatch.setattr(dataset, "scanned", lambda phantom: blank(phantom[1]))
+
+
+def assert_disjoint(split):
+    parts = {name: set(donors) for name, donors in split.describe().items()}
+    assert list(parts) == ["train", "validation", "test"]
+    assert sum(map(len, parts.values())) == len(set.union(*parts.values()))
+    return parts
+
+
+def test_random_fields_are_split(small_fields):
+    seen = []
+    split = dataset.insilico_split(None, (2, 1, 1), lambda done, total: seen.append((done, total)))
+    parts = assert_disjoint(split)
+    assert [len(parts[name]) for name in parts] == [2, 1, 1]
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [2, 1, 1]
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    truths = [phantom.truth for part in (split.train, split.validation, split.test) for phantom in part.phantoms]
+    for index, truth in enumerate(truths):
+        assert not any(np.array_equal(truth, other) for other in truths[index + 1 :])
+
+
+def test_many_random_fields_share_no_donor(monkeypatch):
+    """A population too large for one hundred seeds a part."""
+    monkeypatch.setattr(dataset, "random_field_phantom", lambda size, seed: (f"f{seed}", f"random-field-{seed}"))
+    monkeypatch.setattr(dataset, "scanned", lambda phantom: blank(phantom[1], (21, 41, 41)))
+    assert_disjoint(dataset.insilico_split(None, (130, 120, 20)))
+
+
+@pytest.mark.data
+def test_micro_ct_is_split_by_donor(data, unscanned):
+    split = dataset.insilico_split(data / "l1_microct", (0, 0, 0))
+    parts = assert_disjoint(split)
+    assert parts["test"] == {"06604", "68348"}
+    assert parts["validation"] == {"67837"}
+    assert parts["train"] == {"04216", "05751", "67599", "67960", "68384"}
+    assert sum(len(part.phantoms) for part in (split.train, split.validation, split.test)) == 57
+
+
+@pytest.mark.data
+def test_micro_ct_raster_gives_the_paper_s_count(data, unscanned):
+    """The data's README: 456 patches on 57 cubes."""
+    split = dataset.insilico_split(data / "l1_microct", (0, 0, 0))
+    phantoms = [p for part in (split.train, split.validation, split.test) for p in part.phantoms]
+    assert len(Patches.over(phantoms)) == 456
+
+
+@pytest.mark.data
+def test_no_two_cubes_share_their_noise(data, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(
+        dataset, "microct_phantom", lambda path, seed: seeds.append(seed) or (path.stem, path.stem.split("_")[1])
+    )
+    monkeypatch.setattr(dataset, "scanned", lambda phantom: blank(phantom[1]))
+    dataset.insilico_split(data / "l1_microct", (0, 0, 0))
+    assert len(set(seeds)) == len(seeds) == 57
+    assert min(seeds) > 300  # those of the random fields
+
+
+def test_too_few_donors_are_refused(tmp_path):
+    for donor in range(7):
+        (tmp_path / f"isodata_{donor:05d}_roi_{donor}.nrrd").touch()
+    with pytest.raises(InputError, match="at least 8 donors, got 7 cubes of 7 donors"):
+        dataset.insilico_split(tmp_path, (1, 1, 1))

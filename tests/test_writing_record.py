@@ -1,0 +1,119 @@
+"""The run record and the order in which a run's files appear."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import scans
+
+from qctrun.runtime.errors import InputError, OutputError
+from qctrun.runtime.volume import Volume
+from qctrun.runtime.writing import RunRecord, Staging, files, read_record, stage_image
+
+
+def test_a_record_names_what_was_read_and_written(tmp_path: Path) -> None:
+    mask = tmp_path / "mask.bin"
+    mask.write_bytes(b"mask")
+    record = RunRecord("filter", ["qctrun", "filter"], {"thresholds": (200.0,), "out": tmp_path})
+    with record.stage("read"):
+        record.add_input("mask", mask)
+    with Staging(tmp_path / "out", ["a.json", "a.mha", "filter.run.json"]) as staging:
+        image, _ = stage_image(staging, scans.density(), "a.mha")
+        record.add_output("image", "a.mha", image, scans.grid())
+        record.add_to(staging, "filter.run.json")
+        staging.commit()
+    found = read_record(tmp_path / "out" / "filter.run.json")
+    assert found["schema"] == "qctrun/run/1"
+    assert found["options"] == {"thresholds": [200.0], "out": str(tmp_path)}
+    digest = hashlib.sha256(b"mask").hexdigest()
+    assert found["inputs"] == [{"role": "mask", "path": str(mask), "sha256": digest}]
+    (output,) = found["outputs"]
+    assert output["sha256"] == hashlib.sha256((tmp_path / "out" / "a.mha").read_bytes()).hexdigest()
+    assert output["geometry"]["spacing_zyx_mm"] == list(scans.SPACING_MM)
+    assert {"qctrun", "python", "numpy", "SimpleITK"} <= found["versions"].keys()
+    assert found["seconds"].keys() == {"read", "total"}
+    assert found["peak_memory_mb"] > 10
+    assert found["exit_code"] == 0
+
+
+def test_a_record_of_a_volume_keeps_its_sources(tmp_path: Path) -> None:
+    record = RunRecord("params", [], {})
+    source = {"path": str(tmp_path), "sha256": "00", "files": 3, "format": "dicom"}
+    record.add_volume(Volume(scans.density().array, scans.grid(), "HU", provenance={"inputs": [source]}))
+    (found,) = record.inputs
+    assert found == {**source, "role": "image", "geometry": found["geometry"]}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema": "other/1"}'])
+def test_what_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "filter.run.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"filter\.run\.json.*run record"):
+        read_record(path)
+
+
+def test_files_appear_together_and_the_seal_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[str] = []
+    replace = Path.replace
+
+    def spy(self: Path, target: Path) -> Path:
+        moved.append(Path(target).name)
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", spy)
+    with Staging(tmp_path / "out", ["b.csv", "a.json", "z.run.json"]) as staging:
+        for name in ("z.run.json", "a.json", "b.csv"):
+            staging.add_text(name, name)
+        assert all(path.name.startswith(".qctrun-") for path in (tmp_path / "out").iterdir())
+        staging.commit()
+    assert moved == ["b.csv", "a.json", "z.run.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(moved)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, OSError])
+def test_a_move_that_fails_takes_back_the_others(
+    tmp_path: Path, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if Path(target).name == "b":
+            raise kind
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with (
+        pytest.raises((KeyboardInterrupt, OutputError)),
+        Staging(tmp_path / "new" / "out", ["a", "b", "seal"]) as staging,
+    ):
+        for name in staging.names:
+            staging.add_text(name, name)
+        staging.commit()
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_old_seal_never_stands_beside_new_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "seal").write_text("old")
+
+    def look(self: Path, target: Path) -> Path:
+        assert not (tmp_path / "seal").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", look)
+    with pytest.raises(KeyboardInterrupt), Staging(tmp_path, ["a", "seal"], overwrite=True) as staging:
+        staging.add_text("a", "new")
+        staging.add_text("seal", "new")
+        staging.commit()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_others_use_meanwhile_is_left(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), Staging(tmp_path / "out", ["a"]) as staging:
+        (staging.folder / "theirs").touch()
+        raise KeyboardInterrupt
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["theirs"]
+
+
+def test_json_has_no_nan() -> None:
+    assert json.loads(files.json_text({"a": [float("nan"), (1, Path("b"))]})) == {"a": [None, [1, "b"]]}

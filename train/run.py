@@ -1,0 +1,127 @@
+"""A whole training run: simulate, train or go on, score on unseen donors, and write down what was done."""
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qctrun.runtime.errors import InputError
+from qctrun.train.dataset import Progress, Split, insilico_split, scans_at
+from qctrun.train.evaluate import Score, as_rows, scores
+from qctrun.train.fit import Recipe, State, fit
+from qctrun.train.insilico.scanner import PAPER_SPACING_MM
+from qctrun.train.patches import REPETITIONS, TUBE_CURRENTS_MAS, Patches
+
+NOTES = "training.json"
+"""What a run says of itself, beside its checkpoint; the model card is made from it."""
+CHECKPOINT = "checkpoint.pt"
+SCORED_MAS = (100.0, 360.0)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out of a run: where it stands and how it scores, on real donors and on random-field bone."""
+
+    state: State
+    scores: dict[str, list[Score]]
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    *,
+    microct: Path | None = None,
+    fields: tuple[int, int, int] = (6, 1, 2),
+    simulated: Progress | None = None,
+    report: Callable[[dict[str, float]], None] | None = None,
+) -> Trained:
+    """Train a network and score it; called again with the same `out`, it goes on where it was.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Network and schedule.
+    out : Path
+        Folder for `checkpoint.pt`, `log.csv` and `training.json`.
+    microct : Path, optional
+        Folder of the public L1 micro-CT cubes; without it only random-field bone is seen.
+    fields : three ints
+        Random-field vertebrae for training, validation and test.
+    simulated, report : callables, optional
+        Told of each phantom (done, total) and of each epoch's line in the log.
+    """
+    split = insilico_split(microct, fields, progress=simulated)
+    state = fit(recipe, split.train, split.validation, out, report=report)
+    found = _scores(state, split)
+    (out / NOTES).write_text(json.dumps(_notes(recipe, split, state, found), indent=2) + "\n")
+    return Trained(state, found)
+
+
+def read_notes(out: Path) -> dict[str, Any]:
+    """What a finished run wrote about itself.
+
+    Raises
+    ------
+    InputError
+        When the run has not finished.
+    """
+    path = out / NOTES
+    if not path.is_file():
+        raise InputError(
+            str(path), wanted="a finished training run", got="no such file", mend="type: qctrun train"
+        )
+    notes: dict[str, Any] = json.loads(path.read_text())
+    return notes
+
+
+def _scores(state: State, split: Split) -> dict[str, list[Score]]:
+    """Real donors and simulated ones apart: they are two different questions."""
+    scans = {mas: scans_at(TUBE_CURRENTS_MAS, mas, REPETITIONS) for mas in SCORED_MAS}
+    found = {}
+    for kind, is_field in (("micro-CT donors", False), ("random-field vertebrae", True)):
+        train, test = (_of_kind(patches, is_field) for patches in (split.train, split.test))
+        if len(test):
+            found[kind] = scores(state.network, train, test, scans, PAPER_SPACING_MM)
+    return found
+
+
+def _of_kind(patches: Patches, is_field: bool) -> Patches:
+    kept = [
+        p for p in patches.positions if patches.phantoms[p[0]].donor.startswith("random-field") == is_field
+    ]
+    return Patches(patches.phantoms, kept)
+
+
+def _notes(recipe: Recipe, split: Split, state: State, found: dict[str, list[Score]]) -> dict[str, Any]:
+    return {
+        "recipe": asdict(recipe),
+        "donors": split.describe(),
+        "patches": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
+        "tube_currents_mas": TUBE_CURRENTS_MAS,
+        "repetitions": REPETITIONS,
+        "a_f": state.scales,
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch,
+        "steps": state.epoch * recipe.steps_per_epoch,
+        "best_validation_loss": state.best_loss,
+        "seconds": round(state.seconds),
+        "machine": _machine(),
+        "torch": torch.__version__,
+        "scores": {kind: as_rows(rows) for kind, rows in found.items()},
+    }
+
+
+def _machine() -> str:
+    """What computed, without naming a host."""
+    names = [line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")]
+    return f"{len(os.sched_getaffinity(0))} cores, {names[0] if names else platform.machine()}"
+
+
+def _cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.is_file() else []
