@@ -21,7 +21,9 @@ class QctrunError(Exception):
     exit_code = 1
 
     def __init__(self, what: str, *, wanted: str = "", got: str = "", mend: str = "") -> None:
-        facts = ", ".join(part for part in (f"wanted {wanted}" * bool(wanted), f"got {got}" * bool(got)) if part)
+        facts = ", ".join(
+            part for part in (f"wanted {wanted}" * bool(wanted), f"got {got}" * bool(got)) if part
+        )
         message = f"{what}: {facts}" if facts else what
         super().__init__(f"{message}; {mend}" if mend else message)
 

@@ -55,7 +55,9 @@ class Grid:
         if len(self.size) != 3 or min(self.size) < 1:
             raise InputError("size", wanted="three positive numbers of voxels (z, y, x)", got=str(self.size))
         if len(self.spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in self.spacing):
-            raise InputError("spacing", wanted="three positive numbers of mm (z, y, x)", got=str(self.spacing))
+            raise InputError(
+                "spacing", wanted="three positive numbers of mm (z, y, x)", got=str(self.spacing)
+            )
         if len(self.origin) != 3 or not all(np.isfinite(self.origin)):
             raise InputError("origin", wanted="three finite numbers of mm (x, y, z)", got=str(self.origin))
         axes = np.reshape(self.direction, (3, 3)) if len(self.direction) == 9 else np.zeros((3, 3))
@@ -83,7 +85,9 @@ class Grid:
     def world(self, index_zyx: tuple[float, float, float]) -> npt.NDArray[np.float64]:
         """World position (x, y, z) in mm of a (possibly fractional) voxel index (z, y, x)."""
         steps = np.asarray(index_zyx[::-1], float) * np.asarray(self.spacing[::-1])
-        return np.asarray(self.origin) + np.reshape(self.direction, (3, 3)) @ steps
+        return np.asarray(
+            np.asarray(self.origin) + np.reshape(self.direction, (3, 3)) @ steps, dtype=np.float64
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +123,9 @@ class Volume:
         if np.ndim(self.array) != 3:
             raise InputError("volume", wanted="a 3-D array (z, y, x)", got=f"{np.ndim(self.array)}-D")
         if np.shape(self.array) != tuple(self.grid.size):
-            raise InputError("volume", wanted=f"the grid's size {self.grid.size}", got=f"shape {np.shape(self.array)}")
+            raise InputError(
+                "volume", wanted=f"the grid's size {self.grid.size}", got=f"shape {np.shape(self.array)}"
+            )
         if self.unit not in UNITS:
             raise InputError("unit", wanted=" or ".join(UNITS), got=repr(self.unit))
         if self.material is not None and self.material not in MATERIALS:

@@ -1,6 +1,6 @@
 """How near a filter comes to the truth, patch by patch, beside what density alone would tell."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,7 +58,7 @@ def scores(
     network: NNSP,
     train: Patches,
     test: Patches,
-    scans_by_mas: dict[float, Sequence[int]],
+    scans_by_mas: Mapping[float, Sequence[int]],
     spacing_mm: tuple[float, float, float],
     threshold_mg_cm3: float = 225.0,
 ) -> list[Score]:
@@ -82,7 +82,7 @@ def scores(
 def bmd_line(train_raw: Table, train_truth: Table, raw: Table) -> Table:
     """Predict every parameter from raw BMD by straight lines fitted to training patches."""
     lines = {quantity: np.polyfit(train_raw["BMD"], train_truth[quantity], 1) for quantity in QUANTITIES}
-    return {quantity: np.polyval(line, raw["BMD"]) for quantity, line in lines.items()}
+    return {quantity: slope * raw["BMD"] + at_zero for quantity, (slope, at_zero) in lines.items()}
 
 
 def as_text(rows: Sequence[Score]) -> str:

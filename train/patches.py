@@ -76,7 +76,7 @@ class Patches:
         whole = tuple(slice(c, c + p) for c, p in zip(corner, PATCH, strict=True))
         inner = tuple(slice(c + h, c + p - h) for c, p, h in zip(corner, PATCH, HALO, strict=True))
         phantom = self.phantoms[which]
-        return phantom.scans[(scan, *whole)], phantom.truth[inner]
+        return phantom.scans[scan][whole], phantom.truth[inner]
 
     def batch(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Scans (batch, 1, 21, 41, 41) and truths (batch, 1, 13, 25, 25) of (patch, scan) pairs, mg/cm3."""

@@ -5,6 +5,7 @@ import io
 import os
 import re
 from importlib import metadata
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -24,6 +25,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 WHEELS = ("onnxruntime", "onnxruntime-gpu")
 REINSTALL = 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "qctrun[cuda]"'
 
+NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 FELL_BACK = "device auto fell back to the CPU because"
 
 PROBE_SIZE = (21, 41, 41)
@@ -85,7 +87,9 @@ class Session:
         self._input, self._output = _check_faces(self._session, model)
         probe, expected = self._probe(model)
         if device == "auto" and CUDA not in runtime.get_available_providers():
-            self.notes += (f"{FELL_BACK} this onnxruntime is built without CUDA",)
+            # Without an NVIDIA driver there is nothing that a CUDA build could have used, so nothing to say.
+            if NVIDIA_DRIVER.exists():
+                self.notes += (f"{FELL_BACK} this onnxruntime is built without CUDA",)
         elif wanted != "cpu":
             try:
                 self._move_to_cuda(runtime, model, wanted, probe, expected)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.runtime.errors import DeviceError, InputError, UsageError
+from qctrun.runtime.errors import DeviceError, UsageError
 from qctrun.runtime.measuring.checks import checked_thresholds, require_density, require_mask
 from qctrun.runtime.measuring.kernels.formulas import FUZZY_WIDTH_MG_CM3
 from qctrun.runtime.measuring.sphere import Sphere
@@ -67,8 +67,7 @@ def local_maps(
     UsageError
         When thresholds, step, threads or `inside` without a mask make no sense.
     InputError
-        When the volume is not finite density, the mask does not fit, or the sphere is one voxel or larger than
-        the volume.
+        When the volume is not finite density, the mask does not fit, or the sphere is one voxel.
     DeviceError
         When the device cannot be used.
     """
@@ -123,7 +122,9 @@ def _where_it_fits(sphere: Sphere, volume: Volume) -> Flags:
     """Voxels about which the whole sphere lies inside the volume."""
     shape = volume.array.shape
     fits = np.zeros(shape, bool)
-    fits[tuple(slice(half, max(half, size - half)) for half, size in zip(sphere.half_size, shape, strict=True))] = True
+    fits[
+        tuple(slice(half, max(half, size - half)) for half, size in zip(sphere.half_size, shape, strict=True))
+    ] = True
     return fits
 
 
@@ -143,8 +144,4 @@ def _map(volume: Volume, array: npt.NDArray[np.float32], unit: Unit, how: dict[s
 
 def _nowhere(sphere: Sphere, inside: bool) -> str:
     where = "the mask" if inside else "the volume"
-    return f"the maps are empty: no sphere of {sphere.diameter_mm:g} mm about a mask voxel lies wholly in {where}"
-
-
-def _times(sizes: Sequence[int]) -> str:
-    return " x ".join(str(size) for size in sizes)
+    return f"the local maps are empty: no sphere of {sphere.diameter_mm:g} mm lies wholly in {where}"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 from scipy import ndimage
 
-from qctrun.train.insilico.fields import FloatArray, frequencies, shaped_noise, smooth_field
+from qctrun.train.insilico.fields import FloatArray, Size, frequencies, shaped_noise, smooth_field
 
 FINE_SPACING_MM = (0.085, 0.086, 0.086)
 """Working grid (z, y, x); four by two by two of its voxels make one of the paper's (0.34 x 0.172 x 0.172 mm)."""
@@ -53,9 +53,7 @@ class Character:
         )
 
 
-def random_field_bone(
-    size: tuple[int, int, int], character: Character, rng: np.random.Generator
-) -> FloatArray:
+def random_field_bone(size: Size, character: Character, rng: np.random.Generator) -> FloatArray:
     """Plates {|g1| < c1} and rods {|g1| < c2 and |g2| < c2} of two random fields, on `FINE_SPACING_MM`.
 
     Returns
@@ -85,7 +83,7 @@ def microct_bone(path: Path) -> FloatArray:
     return _resampled(bone.astype(np.float32))
 
 
-def _band(size: tuple[int, int, int], wavelength_mm: float) -> FloatArray:
+def _band(size: Size, wavelength_mm: float) -> FloatArray:
     """A shell of frequencies around 1 / wavelength, 30 % wide, stretched 1.2 along the vertebra's axis."""
     z, y, x = frequencies(size, FINE_SPACING_MM)
     radius = np.sqrt((1.2 * z) ** 2 + y**2 + x**2) * wavelength_mm
@@ -99,7 +97,7 @@ def _share_below(field: FloatArray, limit: float, blur: float) -> FloatArray:
     """
     upper = np.minimum(field + blur, limit)
     lower = np.maximum(field - blur, -limit)
-    return np.maximum(upper - lower, 0, dtype=np.float32) / np.float32(2 * blur)
+    return np.asarray(np.maximum(upper - lower, 0) / (2 * blur), dtype=np.float32)
 
 
 def _resampled(cube: npt.NDArray[np.float32]) -> FloatArray:
@@ -110,6 +108,6 @@ def _resampled(cube: npt.NDArray[np.float32]) -> FloatArray:
     ]
     smooth = ndimage.gaussian_filter(cube, 0.4 * FINE_SPACING_MM[1] / MICROCT_SPACING_MM, mode="nearest")
     steps = [d / MICROCT_SPACING_MM for d in FINE_SPACING_MM]
-    return ndimage.affine_transform(
-        smooth, steps, offset=[(s - 1) / 2 for s in steps], output_shape=blocks, order=1, mode="nearest"
-    )
+    first = [(s - 1) / 2 for s in steps]
+    found = ndimage.affine_transform(smooth, steps, first, output_shape=blocks, order=1, mode="nearest")
+    return np.asarray(found, dtype=np.float32)

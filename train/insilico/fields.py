@@ -7,17 +7,18 @@ import numpy.typing as npt
 from scipy import fft
 
 FloatArray = npt.NDArray[np.float32]
-Triple = tuple[float, float, float]
+Size = tuple[int, ...]
+Triple = tuple[float, ...]
 
 
-def frequencies(size: tuple[int, int, int], spacing_mm: Triple) -> tuple[FloatArray, FloatArray, FloatArray]:
+def frequencies(size: Size, spacing_mm: Triple) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Frequencies in 1/mm along (z, y, x) of a real transform, shaped to broadcast over (z, y, x // 2 + 1)."""
     z, y = (np.fft.fftfreq(n, d).astype(np.float32) for n, d in zip(size[:2], spacing_mm[:2], strict=True))
     x = np.fft.rfftfreq(size[2], spacing_mm[2]).astype(np.float32)
     return z[:, None, None], y[None, :, None], x[None, None, :]
 
 
-def shaped_noise(size: tuple[int, int, int], amplitude: FloatArray, rng: np.random.Generator) -> FloatArray:
+def shaped_noise(size: Size, amplitude: FloatArray, rng: np.random.Generator) -> FloatArray:
     """White Gaussian noise given a spectrum, normalised to mean 0 and an expected standard deviation of 1.
 
     Parameters
@@ -38,18 +39,14 @@ def filtered(array: FloatArray, response: FloatArray | npt.NDArray[np.complex64]
     return np.asarray(fft.irfftn(spectrum, s=array.shape, workers=-1, overwrite_x=True), dtype=np.float32)
 
 
-def shift_response(
-    size: tuple[int, int, int], spacing_mm: Triple, shift_mm: Triple
-) -> npt.NDArray[np.complex64]:
+def shift_response(size: Size, spacing_mm: Triple, shift_mm: Triple) -> npt.NDArray[np.complex64]:
     """The response that moves what is in a volume by `shift_mm` (z, y, x) towards higher indices."""
     z, y, x = frequencies(size, spacing_mm)
     turns = z * shift_mm[0] + y * shift_mm[1] + x * shift_mm[2]
-    return np.exp(-2j * np.pi * turns).astype(np.complex64)
+    return np.asarray(np.exp(-2j * np.pi * turns), dtype=np.complex64)
 
 
-def smooth_field(
-    size: tuple[int, int, int], spacing_mm: Triple, length_mm: float, rng: np.random.Generator
-) -> FloatArray:
+def smooth_field(size: Size, spacing_mm: Triple, length_mm: float, rng: np.random.Generator) -> FloatArray:
     """A field of standard deviation 1 whose values change over `length_mm` (a Gaussian of a third of it).
 
     White noise at nodes a sixth of the length apart, each spread by a Gaussian; separable, so it costs little.
@@ -62,7 +59,7 @@ def smooth_field(
 
 
 def by_radius(
-    size: tuple[int, int, int], spacing_mm: Triple, response: Callable[[FloatArray, FloatArray], FloatArray]
+    size: Size, spacing_mm: Triple, response: Callable[[FloatArray, FloatArray], FloatArray]
 ) -> FloatArray:
     """Evaluate `response(f_r, f_z)` (in-plane radial and axial frequency, 1/mm) on the frequencies of a volume."""
     z, y, x = frequencies(size, spacing_mm)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from qctrun.train.insilico.bone import FINE_SPACING_MM, Character, microct_bone, random_field_bone
-from qctrun.train.insilico.fields import FloatArray, filtered, shift_response, smooth_field
+from qctrun.train.insilico.fields import FloatArray, Size, filtered, shift_response, smooth_field
 from qctrun.train.insilico.scanner import BINNING, PAPER_SPACING_MM, Scanner, reference
 
 RANDOM_FIELD_BLUR_MM = 0.09
@@ -51,13 +51,13 @@ class Phantom:
         return self.scanner.calibrated(moved + self.scanner.noise(size, mas, self.level, rng), self.bias, rng)
 
 
-def random_field_phantom(size: tuple[int, int, int], seed: int, scanner: Scanner | None = None) -> Phantom:
+def random_field_phantom(size: Size, seed: int, scanner: Scanner | None = None) -> Phantom:
     """A piece of random-field bone of `size` voxels (z, y, x) of the paper's grid, with a character of its own."""
     rng = np.random.default_rng(seed)
     character = Character.draw(rng)
     fine = tuple(n * b for n, b in zip(size, BINNING, strict=True))
-    bone = random_field_bone(fine, character, rng)  # type: ignore[arg-type]
-    marrow = 20.0 * smooth_field(fine, FINE_SPACING_MM, 14.0, rng)  # type: ignore[arg-type]
+    bone = random_field_bone(fine, character, rng)
+    marrow = 20.0 * smooth_field(fine, FINE_SPACING_MM, 14.0, rng)
     tissue = bone * np.float32(character.tissue_mg_cm3) + (1 - bone) * marrow
     name = f"random-field-{seed}"
     return phantom_of(tissue, name, name, RANDOM_FIELD_BLUR_MM, seed, scanner or Scanner())
@@ -88,8 +88,8 @@ def phantom_of(
         donor=donor,
         truth=reference(tissue, blur_mm),
         signal=np.ascontiguousarray(signal),
-        level=scanner.level(size, rng),  # type: ignore[arg-type]
-        bias=scanner.bias(size, rng),  # type: ignore[arg-type]
+        level=scanner.level(size, rng),
+        bias=scanner.bias(size, rng),
         seed=seed,
         scanner=scanner,
     )

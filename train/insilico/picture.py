@@ -88,7 +88,7 @@ def _map(
     )
     axis.set_title(f"{name}: {label}, {unit}", fontsize=9)
     axis.axis("off")
-    figure.colorbar(image, ax=axis, shrink=0.8)
+    figure.colorbar(image, ax=axis, shrink=0.8, extend="both")
 
 
 def _error(
@@ -109,7 +109,7 @@ def _error(
     error = np.abs(got.array[window] - want.array[window]) * scale
     image = axis.imshow(error, cmap="magma", vmin=0, vmax=high)
     axis.set_title(f"{name}: |error| of {label}, RMSE {rmse(got, want) * scale:.3g} {unit}", fontsize=9)
-    figure.colorbar(image, ax=axis, shrink=0.8)
+    figure.colorbar(image, ax=axis, shrink=0.8, extend="both")
 
 
 def _described(key: MapKey) -> tuple[float, str, str]:

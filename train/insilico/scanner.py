@@ -11,6 +11,7 @@ from scipy import fft, ndimage
 from qctrun.train.insilico.bone import FINE_SPACING_MM
 from qctrun.train.insilico.fields import (
     FloatArray,
+    Size,
     Triple,
     by_radius,
     filtered,
@@ -68,30 +69,28 @@ class Scanner:
         response = by_radius(tissue.shape, FINE_SPACING_MM, self._signal_response)
         # Coarse voxels are sampled at their centres, which lie between fine ones.
         centred = [s - d * (b - 1) / 2 for s, d, b in zip(shift_mm, FINE_SPACING_MM, BINNING, strict=True)]
-        moved = filtered(tissue, response * shift_response(tissue.shape, FINE_SPACING_MM, tuple(centred)))  # type: ignore[arg-type]
+        moved = filtered(tissue, response * shift_response(tissue.shape, FINE_SPACING_MM, tuple(centred)))
         z, y, x = BINNING
         return np.ascontiguousarray(moved[::z, ::y, ::x])
 
-    def noise(
-        self, size: tuple[int, int, int], mas: float, level: FloatArray, rng: np.random.Generator
-    ) -> FloatArray:
+    def noise(self, size: Size, mas: float, level: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Noise on the paper's grid at a tube current, `level` being the local factor (z, y, x)."""
         # At least 16 mm each way, so that a small cube has the low frequencies of a large scan.
         room = tuple(
             fft.next_fast_len(max(n, int(16 / d)), real=True)
             for n, d in zip(size, PAPER_SPACING_MM, strict=True)
         )
-        shape = by_radius(room, PAPER_SPACING_MM, self._noise_response)  # type: ignore[arg-type]
+        shape = by_radius(room, PAPER_SPACING_MM, self._noise_response)
         z, y, x = size
         sigma = np.sqrt(self.noise_variance_360 * 360.0 / mas)
-        return np.asarray(sigma * level * shaped_noise(room, shape, rng)[:z, :y, :x], dtype=np.float32)  # type: ignore[arg-type]
+        return np.asarray(sigma * level * shaped_noise(room, shape, rng)[:z, :y, :x], dtype=np.float32)
 
-    def level(self, size: tuple[int, int, int], rng: np.random.Generator) -> FloatArray:
+    def level(self, size: Size, rng: np.random.Generator) -> FloatArray:
         """The repeatable local noise level of a phantom, about one."""
         field = smooth_field(size, PAPER_SPACING_MM, self.level_length_mm, rng)
         return np.asarray(np.clip(1 + self.noise_level_spread * field, 0.6, 1.4), dtype=np.float32)
 
-    def bias(self, size: tuple[int, int, int], rng: np.random.Generator) -> FloatArray:
+    def bias(self, size: Size, rng: np.random.Generator) -> FloatArray:
         """The repeatable smooth calibration error of a phantom, mg/cm3."""
         return self.bias_mg_cm3 + self.smooth_bias_mg_cm3 * smooth_field(size, PAPER_SPACING_MM, 14.0, rng)
 
@@ -108,24 +107,26 @@ class Scanner:
         )
 
     def _signal_response(self, radial: FloatArray, axial: FloatArray) -> FloatArray:
-        return mtf(radial, self.psf_mm) * np.exp(-2 * (np.pi * self.slice_mm * axial) ** 2)
+        return mtf(radial, self.psf_mm) * _gaussian(axial, self.slice_mm)
 
     def _noise_response(self, radial: FloatArray, axial: FloatArray) -> FloatArray:
         """Square root of the noise power: a ramp apodised by the scanner's kernel."""
-        return (
-            np.sqrt(radial)
-            * mtf(radial, self.noise_psf_mm)
-            * np.exp(-2 * (np.pi * self.noise_slice_mm * axial) ** 2)
-        )
+        return np.sqrt(radial) * mtf(radial, self.noise_psf_mm) * _gaussian(axial, self.noise_slice_mm)
 
 
 def mtf(frequency: FloatArray, psf_mm: float) -> FloatArray:
     """(1 + f^2) exp(-2 pi^2 psf_mm^2 f^2): a sharp kernel that lifts middle frequencies, f in 1/mm."""
-    return (1 + frequency**2) * np.exp(-2 * (np.pi * psf_mm * frequency) ** 2)
+    return (1 + frequency**2) * _gaussian(frequency, psf_mm)
 
 
 def reference(tissue: FloatArray, sigma_mm: float) -> FloatArray:
     """The HR-pQCT truth: a Gaussian blur of the fine densities, then the box average onto the paper's grid."""
     blurred = ndimage.gaussian_filter(tissue, [sigma_mm / d for d in FINE_SPACING_MM], mode="nearest")
     z, y, x = (n // b for n, b in zip(tissue.shape, BINNING, strict=True))
-    return blurred.reshape(z, BINNING[0], y, BINNING[1], x, BINNING[2]).mean(axis=(1, 3, 5), dtype=np.float32)
+    blocks = blurred.reshape(z, BINNING[0], y, BINNING[1], x, BINNING[2])
+    return np.asarray(blocks.mean(axis=(1, 3, 5)), dtype=np.float32)
+
+
+def _gaussian(frequency: FloatArray, sigma_mm: float) -> FloatArray:
+    """Transform of a Gaussian of `sigma_mm`."""
+    return np.asarray(np.exp(-2 * (np.pi * sigma_mm * frequency) ** 2), dtype=np.float32)

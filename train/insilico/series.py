@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 HU_RANGE = (-8192, 8191)
 """What is stored; wide enough that noise is not clipped, which would shift means."""
@@ -66,7 +66,7 @@ def _header(
     mas: float,
     seed: int,
 ) -> FileDataset:
-    def uid(*parts: object) -> str:
+    def uid(*parts: object) -> UID:
         return generate_uid(entropy_srcs=["qctrun", "in-silico", str(seed), str(mas), *map(str, parts)])
 
     meta = FileMetaDataset()

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qctrun.train.insilico.bone import FINE_SPACING_MM, Character, random_field_bone
-from qctrun.train.insilico.fields import FloatArray, smooth_field
+from qctrun.train.insilico.fields import FloatArray, Size, smooth_field
 from qctrun.train.insilico.phantom import RANDOM_FIELD_BLUR_MM, Phantom, phantom_of
 from qctrun.train.insilico.scanner import BINNING, PAPER_SPACING_MM, Scanner
 
@@ -30,9 +30,7 @@ class Vertebra:
     mask: npt.NDArray[np.bool_]
 
 
-def vertebra(
-    seed: int = 0, size: tuple[int, int, int] = (80, 256, 256), scanner: Scanner | None = None
-) -> Vertebra:
+def vertebra(seed: int = 0, size: Size = (80, 256, 256), scanner: Scanner | None = None) -> Vertebra:
     """Build a vertebra of 30 mm trabecular width at its waist, with cortical walls and endplates.
 
     Parameters
@@ -47,7 +45,7 @@ def vertebra(
     body = tuple(n - 2 * margin for n, margin in zip(size, spare, strict=True))
     fine = tuple(n * b for n, b in zip(body, BINNING, strict=True))
     depth = _depth(fine, FINE_SPACING_MM)
-    tissue = SOFT_TISSUE_MG_CM3 + 10 * smooth_field(fine, FINE_SPACING_MM, 14.0, rng)  # type: ignore[arg-type]
+    tissue = SOFT_TISSUE_MG_CM3 + 10 * smooth_field(fine, FINE_SPACING_MM, 14.0, rng)
     tissue += (CORTEX_MG_CM3 - tissue) * _ramp(depth + CORTEX_MM)
     box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(depth > -CORTEX_MM))
     inside = _ramp(depth[box])
@@ -57,21 +55,21 @@ def vertebra(
     return Vertebra(_with_surroundings(phantom, size), _depth(size, PAPER_SPACING_MM) >= PEEL_MM)
 
 
-def _with_surroundings(phantom: Phantom, size: tuple[int, int, int]) -> Phantom:
+def _with_surroundings(phantom: Phantom, size: Size) -> Phantom:
     """Widen the field of view by the soft tissue at the border."""
     widths = [((n - m) // 2, (n - m) // 2) for n, m in zip(size, phantom.truth.shape, strict=True)]
-    wide = {
-        name: np.pad(getattr(phantom, name), widths, mode="edge")
-        for name in ("truth", "signal", "level", "bias")
-    }
-    return replace(phantom, **wide)
+    truth, signal, level, bias = (
+        np.pad(array, widths, mode="edge")
+        for array in (phantom.truth, phantom.signal, phantom.level, phantom.bias)
+    )
+    return replace(phantom, truth=truth, signal=signal, level=level, bias=bias)
 
 
 def _spongiosa(size: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
     """Density of bone and marrow on the fine grid, mg HA/cm3; of average character, so that the demo is typical."""
     roomy = tuple(n + n % 2 for n in size)
-    bone = random_field_bone(roomy, Character(wavelength_mm=1.62), rng)  # type: ignore[arg-type]
-    marrow = 20.0 * smooth_field(roomy, FINE_SPACING_MM, 14.0, rng)  # type: ignore[arg-type]
+    bone = random_field_bone(roomy, Character(wavelength_mm=1.62), rng)
+    marrow = 20.0 * smooth_field(roomy, FINE_SPACING_MM, 14.0, rng)
     z, y, x = size
     return np.asarray((bone * np.float32(1060.0) + (1 - bone) * marrow)[:z, :y, :x])
 
@@ -86,9 +84,10 @@ def _depth(size: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> Flo
     height = np.abs(z) / CORE_HALF_HEIGHT_MM
     wall = CORE_RADIUS_MM + 1.2 * np.clip(height**2, 0, 1)
     endplate = CORE_HALF_HEIGHT_MM - 1.0 * np.clip(1 - (radial / CORE_RADIUS_MM) ** 2, 0, 1)
-    return np.minimum(wall[:, None, None] - radial, endplate - np.abs(z)[:, None, None]).astype(np.float32)
+    depth = np.minimum(wall[:, None, None] - radial, endplate - np.abs(z)[:, None, None])
+    return np.asarray(depth, dtype=np.float32)
 
 
 def _ramp(depth_mm: FloatArray) -> FloatArray:
     """Share of a fine voxel that lies inside a surface at this depth."""
-    return np.clip(depth_mm / np.float32(FINE_SPACING_MM[1]) + np.float32(0.5), 0, 1)
+    return np.asarray(np.clip(depth_mm / FINE_SPACING_MM[1] + 0.5, 0, 1), dtype=np.float32)
