@@ -142,8 +142,9 @@ class Volume:
         return tuple(self.provenance.get("warnings", ()))
 
     def warn(self, *messages: str) -> Self:
-        """The same volume with more to tell."""
-        return replace(self, provenance={**self.provenance, "warnings": (*self.warnings, *messages)})
+        """The same volume with more to tell; what it tells already is not said twice."""
+        told = tuple(dict.fromkeys((*self.warnings, *messages)))
+        return replace(self, provenance={**self.provenance, "warnings": told})
 
 
 def require_finite(array: npt.NDArray[_Scalar], what: str) -> None:

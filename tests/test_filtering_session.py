@@ -84,10 +84,14 @@ def test_cuda_without_gpu(device):
 
 
 @pytest.mark.skipif(HAS_GPU, reason="there is a GPU")
-def test_auto_falls_back_and_says_so():
+@pytest.mark.parametrize("has_driver", [True, False])
+def test_auto_falls_back_and_says_so_where_a_gpu_could_be(has_driver, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "qctrun.runtime.filtering.session.NVIDIA_DRIVER", tmp_path / ("" if has_driver else "none")
+    )
     session = Session(MODEL, "auto", threads=1)
     assert (session.device, session.provider) == ("cpu", CPU)
-    assert "fell back" in " ".join(session.notes)
+    assert ("fell back" in " ".join(session.notes)) == has_driver
 
 
 def test_cpu_needs_no_note():

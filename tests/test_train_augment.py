@@ -69,8 +69,6 @@ def test_each_item_gets_any_symmetry_evenly():
 
 def test_same_seed_same_turns():
     batch = torch.from_numpy(np.random.default_rng(2).standard_normal((8, 1, 3, 5, 5)))
-    first, again, other = (
-        augmented((batch,), torch.Generator().manual_seed(seed))[0] for seed in (3, 3, 4)
-    )
+    first, again, other = (augmented((batch,), torch.Generator().manual_seed(seed))[0] for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

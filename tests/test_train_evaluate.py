@@ -120,14 +120,22 @@ def test_bmd_line_does_not_see_the_test_truth():
     shifted = patches([(t + 50, s) for t, s in ((210.0, [230.0] * 6), (230.0, [250.0] * 6))])
     plain = patches([(t, s) for t, s in ((210.0, [230.0] * 6), (230.0, [250.0] * 6))])
     first, second = (
-        {r.quantity: r for r in scores(network(), TRAIN, test, {100.0: [0]}, SPACING_MM) if r.filter == "BMD line"}
+        {
+            r.quantity: r
+            for r in scores(network(), TRAIN, test, {100.0: [0]}, SPACING_MM)
+            if r.filter == "BMD line"
+        }
         for test in (plain, shifted)
     )
     assert second["BMD"].d_avg == pytest.approx(first["BMD"].d_avg - 50, abs=1e-2)
 
 
 def test_bmd_line_predicts_each_parameter_from_bmd_alone():
-    raw = {"BMD": np.array([1.0, 2.0, 4.0]), "TMD": np.array([9.0, 9.0, 1.0]), "BV/TV": np.array([5.0, 7.0, 7.0])}
+    raw = {
+        "BMD": np.array([1.0, 2.0, 4.0]),
+        "TMD": np.array([9.0, 9.0, 1.0]),
+        "BV/TV": np.array([5.0, 7.0, 7.0]),
+    }
     truth = {"BMD": 3 * raw["BMD"], "TMD": 300 + 10 * raw["BMD"], "BV/TV": 20 - raw["BMD"]}
     found = bmd_line(raw, truth, {"BMD": np.array([0.0, 10.0]), "TMD": np.zeros(2), "BV/TV": np.zeros(2)})
     np.testing.assert_allclose(found["BMD"], [0, 30], atol=1e-9)

@@ -115,7 +115,9 @@ def test_learns_a_trivial_task(train, validation, tmp_path):
     assert 0.3 < raw < 3
     assert state.best_loss < 0.5 * raw
     assert lines[-1]["train_loss"] < 0.5 * lines[0]["train_loss"]
-    assert validation_loss(state.network, loss, validation, (0, 3, 6)) == pytest.approx(state.best_loss, rel=1e-5)
+    assert validation_loss(state.network, loss, validation, (0, 3, 6)) == pytest.approx(
+        state.best_loss, rel=1e-5
+    )
 
 
 def tiny_identity():
@@ -130,7 +132,9 @@ def test_unfiltered_loss_begins_at_one(train, uninterrupted):
     loss = ParameterLoss(PatchSphere(SPACING_MM), scales=state.scales)
     rng = np.random.default_rng(123)
     batches = [train.batch(train.random_pairs(2, 2, rng)) for _ in range(32)]
-    assert np.mean([float(loss(crop_halo(scan), truth)) for scan, truth in batches]) == pytest.approx(1, rel=0.2)
+    assert np.mean([float(loss(crop_halo(scan), truth)) for scan, truth in batches]) == pytest.approx(
+        1, rel=0.2
+    )
 
 
 def test_scales_come_from_training_data_only(train, tmp_path, uninterrupted):

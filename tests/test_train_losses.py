@@ -121,7 +121,9 @@ def by_hand(output, truth, scales):
         return v.mean(), h.mean(1), (v * h).mean(1) / oracles.plus_e(h.mean(1))
 
     got, want = ([measured(patch) for patch in side] for side in (output, truth))
-    squares = [[(g - w) ** 2 for g, w in zip(one, other, strict=True)] for one, other in zip(got, want, strict=True)]
+    squares = [
+        [(g - w) ** 2 for g, w in zip(one, other, strict=True)] for one, other in zip(got, want, strict=True)
+    ]
     bmd, bvtv, tmd = (np.mean([square[k] for square in squares], axis=0) for k in range(3))
     terms = {"BMD": float(bmd), "BVTV": float(b @ bvtv), "TMD": float(b @ tmd)}
     return terms, sum({"TMD": 0.64, "BVTV": 0.32, "BMD": 0.04}[k] * scales[k] * terms[k] for k in terms)

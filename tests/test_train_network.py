@@ -98,7 +98,9 @@ def test_same_pads_every_layer_with_zeros():
         once = network(torch.nn.functional.pad(volume, (8, 8, 8, 8, 4, 4)))
         layers = volume / 300
         for index, layer in enumerate(network.layers):
-            wide = torch.nn.functional.pad(layers, [k // 2 for k in layer.kernel_size[::-1] for _ in range(2)])
+            wide = torch.nn.functional.pad(
+                layers, [k // 2 for k in layer.kernel_size[::-1] for _ in range(2)]
+            )
             layers = torch.nn.functional.conv3d(wide, layer.weight, layer.bias)
             layers = layers if index == 5 else layers.clamp(min=0)
         found = network(volume, same=True)

@@ -41,7 +41,14 @@ def test_patch_and_raster_of_the_paper():
 
 @pytest.mark.parametrize(
     ("size", "count"),
-    [((29, 58, 58), 8), ((21, 41, 41), 1), ((20, 41, 41), 0), ((28, 56, 56), 1), ((29, 57, 57), 8), ((37, 41, 73), 9)],
+    [
+        ((29, 58, 58), 8),
+        ((21, 41, 41), 1),
+        ((20, 41, 41), 0),
+        ((28, 56, 56), 1),
+        ((29, 57, 57), 8),
+        ((37, 41, 73), 9),
+    ],
 )
 def test_raster_counts(size, count):
     positions = blank(size=size).positions()
@@ -156,14 +163,18 @@ def test_random_fields_are_split(small_fields):
     assert [len(parts[name]) for name in parts] == [2, 1, 1]
     assert [len(part) for part in (split.train, split.validation, split.test)] == [2, 1, 1]
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    truths = [phantom.truth for part in (split.train, split.validation, split.test) for phantom in part.phantoms]
+    truths = [
+        phantom.truth for part in (split.train, split.validation, split.test) for phantom in part.phantoms
+    ]
     for index, truth in enumerate(truths):
         assert not any(np.array_equal(truth, other) for other in truths[index + 1 :])
 
 
 def test_many_random_fields_share_no_donor(monkeypatch):
     """A population too large for one hundred seeds a part."""
-    monkeypatch.setattr(dataset, "random_field_phantom", lambda size, seed: (f"f{seed}", f"random-field-{seed}"))
+    monkeypatch.setattr(
+        dataset, "random_field_phantom", lambda size, seed: (f"f{seed}", f"random-field-{seed}")
+    )
     monkeypatch.setattr(dataset, "scanned", lambda phantom: blank(phantom[1], (21, 41, 41)))
     assert_disjoint(dataset.insilico_split(None, (130, 120, 20)))
 
@@ -190,7 +201,9 @@ def test_micro_ct_raster_gives_the_paper_s_count(data, unscanned):
 def test_no_two_cubes_share_their_noise(data, monkeypatch):
     seeds = []
     monkeypatch.setattr(
-        dataset, "microct_phantom", lambda path, seed: seeds.append(seed) or (path.stem, path.stem.split("_")[1])
+        dataset,
+        "microct_phantom",
+        lambda path, seed: seeds.append(seed) or (path.stem, path.stem.split("_")[1]),
     )
     monkeypatch.setattr(dataset, "scanned", lambda phantom: blank(phantom[1]))
     dataset.insilico_split(data / "l1_microct", (0, 0, 0))

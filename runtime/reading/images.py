@@ -31,7 +31,7 @@ def read_image(path: Path, *, unit: Unit | None = None, material: Material | Non
     """Read a volume whose unit its sidecar or the caller names.
 
     The sidecar is the JSON file of the same stem beside the image; its keys `Units`, `CalibrationMaterial`,
-    `Calibration` and `KVP` are read. A left-handed image (NIfTI may be one) stays as it is stored.
+    `Calibration`, `KVP`, `Warnings` and `ModelName` are read. A left-handed image (NIfTI may be one) stays as it is stored.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def read_image(path: Path, *, unit: Unit | None = None, material: Material | Non
         ],
         "stem": stem_of(path),
         "scan": {"kvp": _kvp(sidecar, sidecar_path)},
-        "warnings": [],
+        **_history(sidecar),
     }
     if unit == "mg/cm3" and isinstance(sidecar.get("Calibration"), dict):
         line = calibration_from(sidecar["Calibration"], f"{sidecar_path}: Calibration", material)
@@ -123,6 +123,16 @@ def _check_header(reader: sitk.ImageFileReader, path: Path) -> None:
     if reader.GetNumberOfComponents() != 1 or reader.GetPixelID() not in PLAIN_NUMBERS:
         got = sitk.GetPixelIDValueAsString(reader.GetPixelID())
         raise InputError(f"{path}", wanted="one number in a voxel", got=got)
+
+
+def _history(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier run of this package wrote down: its warnings, and which model filtered the volume."""
+    told = sidecar.get("Warnings")
+    history: dict[str, Any] = {"warnings": [str(w) for w in told] if isinstance(told, list) else []}
+    if "ModelName" in sidecar:
+        keys = {"model": "ModelName", "version": "ModelVersion", "sha256": "ModelSHA256"}
+        history["filter"] = {name: str(sidecar.get(key, "")) for name, key in keys.items()}
+    return history
 
 
 def _unit(sidecar: Mapping[str, Any], asked: Unit | None, path: Path) -> Unit:

@@ -20,6 +20,7 @@ COLUMNS = {
     "case_id": "The scan: name of its folder or file without suffixes.",
     "image": "File or folder that the numbers were computed on.",
     "mask": "File that says which voxels count; none: all voxels, air and soft tissue too.",
+    "filter": "Model and version that filtered the scan; none: measured as it was read.",
     "label_id": "Value in the label file; n/a: the whole mask.",
     "label_name": "whole mask, whole volume, or n/a for a label.",
     "threshold_mg_cm3": "Density from which a voxel counts as bone.",
@@ -91,6 +92,7 @@ def parameter_rows(
         "mask": mask,
         "diameter_mm": diameter_mm,
         "step": step,
+        "filter": _filter_of(volume),
         "calibration_material": volume.material,
         "calibration_nominal": nominal,
         "qctrun_version": version(),
@@ -134,6 +136,11 @@ def table_text(rows: Sequence[Row]) -> str:
     return (
         "\n".join([f"Densities in mg/cm3, BV/TV 0 to 1, {spheres}, mask: {rows[0]['mask']}", *aligned]) + "\n"
     )
+
+
+def _filter_of(volume: Volume) -> str:
+    model = volume.provenance.get("filter")
+    return f"{model['model']} {model['version']}".strip() if model else "none"
 
 
 def _local(found: "MapMeans", threshold_mg_cm3: float) -> Row:
