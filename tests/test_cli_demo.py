@@ -115,7 +115,13 @@ def test_files_of_the_demonstration(shown):
     for threshold in (200, 225, 250):
         for kind in ("BVTV", "TMD"):
             assert sum(name.endswith(f"_thr{threshold}_{kind}map.nii.gz") for name in names) == 1
-    assert {path.name for path in folder.iterdir()} == {"scan", "truth.nii.gz", "qctrun-out", "demo.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        "scan",
+        "truth.nii.gz",
+        "truth.json",
+        "qctrun-out",
+        "demo.png",
+    }
 
 
 @pytest.mark.slow

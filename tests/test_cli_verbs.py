@@ -269,7 +269,6 @@ def test_a_failed_filter_is_one_line_and_leaves_nothing(
         (["--labels", "images/other.nii.gz"], 3, "grid"),
         (["--labels", "scan/mask.nii.gz", "--label-ids", "20"], 3, "20"),
         (["--diameter", "0.1"], 3, "sphere"),
-        (["--diameter", "50"], 3, "sphere"),
         (["--calibration", "1,2"], 3, "--calibration"),
         (["--material", "K2HPO4"], 3, "K2HPO4"),
         (["--device", "cuda:99"], 5, "cuda"),

@@ -90,3 +90,10 @@ def test_the_changelog_knows_this_version(setup: configparser.ConfigParser) -> N
 def test_decisions_are_numbered_without_gaps() -> None:
     numbers = sorted(int(path.name[:4]) for path in (ROOT / "docs" / "decisions").glob("*.md"))
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_the_example_runs() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "embed.py"], capture_output=True, text=True, check=True
+    )
+    assert "local BV/TV from" in done.stdout

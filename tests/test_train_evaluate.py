@@ -1,8 +1,9 @@
 """Scores on patches of constant density, whose parameters can be written down."""
 
 import numpy as np
-import oracles
 import pytest
+
+import oracles
 
 torch = pytest.importorskip("torch")
 

@@ -1,8 +1,9 @@
 """The losses: the paper's numbers, the parameters against float64 sums, the gradient against differences."""
 
 import numpy as np
-import oracles
 import pytest
+
+import oracles
 
 torch = pytest.importorskip("torch")
 
