@@ -1,6 +1,6 @@
 """Embed the runtime in a program that has an array and no file.
 
-    python examples/embed.py
+python examples/embed.py
 """
 
 import numpy as np

@@ -68,7 +68,8 @@ def _for_people(name: str, version: str, notes: dict[str, Any], difference: floa
         f"- **Network**: six 3-D convolutions, channels {channels}, {form}; receptive field 9 x 17 x 17 voxels.",
         "- **Grid**: made for 0.34 x 0.172 x 0.172 mm (z, y, x); other spacings are outside of what it has seen.",
         f"- **Trained on**: simulated scans at {_list(notes['tube_currents_mas'])} mAs, "
-        f"{notes['repetitions']} of each, of donors {_list(notes['donors']['train'])} ({notes['patches']['train']} patches);",
+        f"{notes['repetitions']} of each, of donors {_list(notes['donors']['train'])}",
+        f"  ({notes['patches']['train']} patches);",
         f"  stopped by donors {_list(notes['donors']['validation'])}. Donors with a number are micro-CT cubes of human",
         "  L1 (BoneBox, BSD-3-Clause); the others are random-field bone. No scan of a real scanner was seen.",
         f"- **For how long**: {notes['epochs']} epochs of {recipe['steps_per_epoch']} steps of {pairs} pairs, "

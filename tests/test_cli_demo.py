@@ -219,10 +219,13 @@ def test_picture_is_not_blank(shown):
 @pytest.mark.slow
 @pytest.mark.parametrize("quantity", ["TMD at {}, mg/cm3", "BV/TV at {}, %"])
 def test_filter_brings_the_parameters_nearer_to_the_truth(shown, quantity):
-    """With the shipped model, over the mask and in every local map."""
+    """With the shipped model, over the mask and in every local map: less than half of the raw error is left.
+
+    "Nearer" alone would say nothing: a network that has learned nothing is nearer by three parts in a thousand.
+    """
     globally, locally = table(shown[1].stdout)
     for threshold in (200, 225, 250):
         raw, filtered, truth = globally[quantity.format(threshold)]
-        assert abs(filtered - truth) < abs(raw - truth)
+        assert abs(filtered - truth) < 0.5 * abs(raw - truth)
         raw, filtered = locally[quantity.format(threshold)]
-        assert filtered < raw
+        assert filtered < 0.5 * raw

@@ -161,7 +161,8 @@ def _start(recipe: Recipe, checkpoint: Path, loss: ParameterLoss, train: Patches
     if not checkpoint.exists():
         return State(network, optimizer, schedule, _unfiltered_scales(recipe, loss, train))
     before, saved = load_checkpoint(checkpoint)
-    free = {"minutes": None, "epochs": 0}
+    # When a run ends may be decided anew; what it does until then may not.
+    free = {"minutes": None, "epochs": 0, "patience": 0}
     if {**asdict(before), **free} != {**asdict(recipe), **free}:
         raise InputError(
             f"checkpoint {checkpoint}",

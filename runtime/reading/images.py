@@ -31,7 +31,8 @@ def read_image(path: Path, *, unit: Unit | None = None, material: Material | Non
     """Read a volume whose unit its sidecar or the caller names.
 
     The sidecar is the JSON file of the same stem beside the image; its keys `Units`, `CalibrationMaterial`,
-    `Calibration`, `KVP`, `Warnings` and `ModelName` are read. A left-handed image (NIfTI may be one) stays as it is stored.
+    `Calibration`, `KVP`, `Warnings` and `ModelName` are read. A left-handed image (NIfTI may be one) stays as
+    it is stored.
 
     Returns
     -------
