@@ -25,7 +25,9 @@ THRESHOLDS_MG_CM3 = (200.0, 225.0, 250.0)
     metavar="DIR",
     help="Folder to write into.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Which vertebra is simulated.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Which vertebra is simulated."
+)
 @click.option("--overwrite", is_flag=True, help="Write over an earlier demonstration.")
 def command(call: Call, out: Path, seed: int, overwrite: bool) -> None:
     """Simulate a noisy scan of a vertebra, filter and measure it, and compare with the truth.
@@ -37,7 +39,11 @@ def command(call: Call, out: Path, seed: int, overwrite: bool) -> None:
       qctrun-out/           what filter and params wrote
       demo.png              slices, maps and errors of raw, filtered and truth
     """
+    from qctrun.runtime.writing.files import writing
     from qctrun.train.insilico.demonstration import make_scan
+    from qctrun.train.insilico.picture import require_matplotlib
+
+    require_matplotlib()
 
     if (out / "scan").exists() and not overwrite:
         raise OutputExistsError(
@@ -47,7 +53,9 @@ def command(call: Call, out: Path, seed: int, overwrite: bool) -> None:
             mend="say --overwrite or another --out",
         )
     call.say(f"simulating a vertebra at 100 mAs into {out / 'scan'}")
-    make_scan(out, seed=seed)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        make_scan(out, seed=seed)
     for line in LINES:
         _typed(call, line, out, overwrite)
     call.say("measuring raw and truth the same way")
@@ -68,6 +76,7 @@ def _typed(call: Call, line: str, folder: Path, overwrite: bool) -> None:
 def _compare(call: Call, out: Path) -> None:
     from qctrun.runtime import read
     from qctrun.runtime.reading import read_labels
+    from qctrun.runtime.writing.files import writing
     from qctrun.train.insilico.demonstration import PICTURED_THRESHOLD_MG_CM3, compared, measured
     from qctrun.train.insilico.picture import draw
 
@@ -76,5 +85,6 @@ def _compare(call: Call, out: Path) -> None:
     mask = read_labels(out / "scan" / "mask.nii.gz", volumes["raw"].grid) > 0
     found = {name: measured(volume, THRESHOLDS_MG_CM3, mask) for name, volume in volumes.items()}
     click.echo(compared(found))
-    draw(found, PICTURED_THRESHOLD_MG_CM3, out / "demo.png")
+    with writing(out / "demo.png"):
+        draw(found, PICTURED_THRESHOLD_MG_CM3, out / "demo.png")
     call.say(f"picture: {out / 'demo.png'}; table: {out / 'qctrun-out' / 'params.csv'}")

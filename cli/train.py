@@ -8,13 +8,15 @@ import click
 from qctrun.cli.call import Call
 from qctrun.cli.options import PathType, verb
 
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
 
 def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Callback: whole numbers with commas between them, as many as the default has."""
+    """Callback: whole numbers with commas between them, as many as the default has; channels not 0."""
     assert isinstance(param.default, str)
-    wanted = param.default.count(",") + 1
+    wanted, least = param.default.count(",") + 1, 1 if param.name == "channels" else 0
     parts = value.split(",")
-    if len(parts) != wanted or not all(part.strip().isdigit() for part in parts):
+    if len(parts) != wanted or not all(part.strip().isdigit() and int(part) >= least for part in parts):
         raise click.BadParameter(f"wanted {wanted} whole numbers like {param.default}, got {value!r}")
     return tuple(int(part) for part in parts)
 
@@ -55,7 +57,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     "--plain", is_flag=True, help="Without the residual form: the network's result is not added to its input."
 )
 @click.option(
-    "--learning-rate", type=float, default=10**-3.5, show_default="10^-3.5", help="Adam's first rate."
+    "--learning-rate", type=POSITIVE, default=10**-3.5, show_default="10^-3.5", help="Adam's first rate."
 )
 @click.option(
     "--truths-per-step", type=click.IntRange(1), default=16, show_default=True, help="True patches a step."
@@ -67,7 +69,9 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     show_default=True,
     help="Scans of each of them.",
 )
-@click.option("--steps-per-epoch", type=click.IntRange(1), default=224, show_default=True)
+@click.option(
+    "--steps-per-epoch", type=click.IntRange(1), default=224, show_default=True, help="Batches drawn."
+)
 @click.option(
     "--epochs", type=click.IntRange(1), default=1000, show_default=True, help="Ends after this many."
 )
@@ -75,9 +79,11 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     "--patience", type=click.IntRange(1), default=20, show_default=True, help="Ends so many after the best."
 )
 @click.option(
-    "--minutes", type=float, help="Ends after the epoch in which this much training time has passed."
+    "--minutes", type=POSITIVE, help="Ends after the epoch in which this much training time has passed."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides all that is random."
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all.")
 def command(
     call: Call,

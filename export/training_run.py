@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from qctrun.export.to_onnx import export_onnx
+from qctrun.runtime.errors import InputError
 from qctrun.runtime.filtering import ModelCard
+from qctrun.runtime.writing import Staging
 from qctrun.train.fit import trained_network
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM
 from qctrun.train.network import HALO, NNSP
-from qctrun.train.run import CHECKPOINT, read_notes
+from qctrun.train.run import CHECKPOINT, NOTES, read_notes
 
 
 def export_run(run: Path, path: Path, *, name: str, version: str, overwrite: bool = False) -> float:
@@ -35,11 +37,26 @@ def export_run(run: Path, path: Path, *, name: str, version: str, overwrite: boo
     InputError, ModelError, OutputExistsError, OutputError
         When the run has not finished, the exported model differs, or nothing can be written.
     """
-    _, network, _ = trained_network(run / CHECKPOINT)
-    notes = read_notes(run)
-    difference = export_onnx(network, path, _card(network, notes, name, version), overwrite=overwrite)
-    path.with_suffix(".md").write_text(_for_people(name, version, notes, difference))
+    network, notes = _finished(run)
+    with Staging(path.parent, (path.name, path.with_suffix(".md").name), overwrite=overwrite) as staging:
+        hidden = staging.hidden(path.name)
+        difference = export_onnx(network, hidden, _card(network, notes, name, version), overwrite=True)
+        staging.add_text(path.with_suffix(".md").name, _for_people(name, version, notes, difference))
+        staging.commit()
     return difference
+
+
+def _finished(run: Path) -> tuple[NNSP, dict[str, Any]]:
+    _, network, saved = trained_network(run / CHECKPOINT)
+    notes = read_notes(run)
+    if notes["epochs"] != saved["epoch"]:
+        raise InputError(
+            str(run / NOTES),
+            wanted=f"scores of epoch {saved['epoch']}, where the checkpoint is",
+            got=f"scores of epoch {notes['epochs']}",
+            mend="let qctrun train end",
+        )
+    return network, notes
 
 
 def _card(network: NNSP, notes: dict[str, Any], name: str, version: str) -> ModelCard:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from qctrun.runtime.errors import InputError
+from qctrun.runtime.errors import InputError, UsageError
 from qctrun.train.insilico.phantom import Phantom, microct_phantom, random_field_phantom
 from qctrun.train.patches import RASTER, Patches, Scanned, scanned
 
@@ -55,14 +55,17 @@ def insilico_split(
     ------
     InputError
         When the folder holds fewer than eight donors.
+    UsageError
+        When there is nothing to train on or to stop by.
     """
     cubes = _cubes_by_part(microct) if microct else [[], [], []]
+    _require_phantoms(cubes, fields)
     total = sum(map(len, cubes)) + sum(fields)
     done = 0
     parts: list[list[Scanned]] = []
     for part, (paths, count) in enumerate(zip(cubes, fields, strict=True)):
         makers: list[Callable[[], Phantom]] = [_cube_maker(path) for path in paths]
-        makers += [_field_maker(100 * part + index) for index in range(count)]
+        makers += [_field_maker(_field_seed(part, index)) for index in range(count)]
         phantoms = []
         for make in makers:
             phantoms.append(scanned(make()))
@@ -81,6 +84,17 @@ def _cube_maker(path: Path) -> Callable[[], Phantom]:
 
 def _field_maker(seed: int) -> Callable[[], Phantom]:
     return lambda: random_field_phantom(FIELD_SIZE, seed)
+
+
+def _require_phantoms(cubes: list[list[Path]], fields: tuple[int, int, int]) -> None:
+    for name, paths, count in zip(("train on", "validate with"), cubes, fields, strict=False):
+        if not paths and count == 0:
+            raise UsageError("fields", wanted=f"a vertebra or a cube to {name}", got=f"none of {fields}")
+
+
+def _field_seed(part: int, index: int) -> int:
+    """Seeds 0, 100 and 200 onwards for the three parts; beyond a hundred each, others that no part shares."""
+    return 100 * part + index if index < 100 else 10_000 * (part + 1) + index
 
 
 def _cubes_by_part(folder: Path) -> list[list[Path]]:

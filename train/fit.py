@@ -20,6 +20,9 @@ from qctrun.train.patches import Patches
 SCALE_BATCHES = 32
 """Unfiltered batches from which a_f is taken."""
 
+KEPT = ("scales", "epoch", "seconds", "best_loss", "best_epoch", "best_weights")
+"""What a checkpoint holds beside the recipe and the states of network, optimizer and schedule."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -85,8 +88,11 @@ def fit(
     Raises
     ------
     InputError
-        When `out` holds a checkpoint of another recipe, or when the loss is stuck because all ReLUs died.
+        When a set of patches is empty, `out` holds a checkpoint of another recipe, or the loss is not finite.
     """
+    for part, patches in (("train on", train), ("validate with", validation)):
+        if not len(patches):
+            raise InputError("patches", wanted=f"some to {part}", got="none")
     out.mkdir(parents=True, exist_ok=True)
     loss = ParameterLoss(PatchSphere(PAPER_SPACING_MM))
     state = _start(recipe, out / "checkpoint.pt", loss, train)
@@ -134,6 +140,9 @@ def load_checkpoint(path: Path) -> tuple[Recipe, dict[str, Any]]:
     """
     try:
         saved = torch.load(path, weights_only=True)
+        missing = {"recipe", "weights", "optimizer", "schedule", *KEPT} - set(saved)
+        if missing:
+            raise KeyError(f"no {', '.join(sorted(missing))}")
         return Recipe(**{**saved["recipe"], "channels": tuple(saved["recipe"]["channels"])}), saved
     except FileNotFoundError as error:
         raise InputError(f"checkpoint {path}", wanted="a file", got="nothing there") from error
@@ -173,8 +182,7 @@ def _start(recipe: Recipe, checkpoint: Path, loss: ParameterLoss, train: Patches
     network.load_state_dict(saved["weights"])
     optimizer.load_state_dict(saved["optimizer"])
     schedule.load_state_dict(saved["schedule"])
-    kept = ("scales", "epoch", "seconds", "best_loss", "best_epoch", "best_weights")
-    return State(network, optimizer, schedule, **{name: saved[name] for name in kept})
+    return State(network, optimizer, schedule, **{name: saved[name] for name in KEPT})
 
 
 def _unfiltered_scales(recipe: Recipe, loss: ParameterLoss, train: Patches) -> dict[str, float]:
@@ -227,12 +235,7 @@ def _save(recipe: Recipe, state: State, path: Path) -> None:
             "weights": state.network.state_dict(),
             "optimizer": state.optimizer.state_dict(),
             "schedule": state.schedule.state_dict(),
-            "scales": state.scales,
-            "epoch": state.epoch,
-            "seconds": state.seconds,
-            "best_loss": state.best_loss,
-            "best_epoch": state.best_epoch,
-            "best_weights": state.best_weights,
+            **{name: getattr(state, name) for name in KEPT},
         },
         part,
     )

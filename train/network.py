@@ -21,6 +21,9 @@ DENSITY_SCALE_MG_CM3 = 300.0
 
 DEFAULT_CHANNELS = (32, 16, 8, 8, 16)
 
+STARTS, OPEN_SHARE = 50, 0.001
+"""A start counts when every channel is open at this share of voxels; so many are drawn at the most."""
+
 
 class NNSP(nn.Module):
     """Density in, density out, mg/cm3; a stack of convolutions with ReLU after all but the last.
@@ -47,7 +50,14 @@ class NNSP(nn.Module):
         self.start_near_identity()
 
     def start_near_identity(self) -> None:
-        """He's start, with small positive biases so that no ReLU begins dead and a small last layer."""
+        """Draw start values until no channel is dead: a ReLU that is never open never learns."""
+        for _ in range(STARTS):
+            self._draw()
+            if least_open(self, _probe()) >= OPEN_SHARE:
+                return
+
+    def _draw(self) -> None:
+        """He's start, with small positive biases and a small last layer."""
         for layer in self.layers:
             assert isinstance(layer, nn.Conv3d)
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -77,6 +87,23 @@ class NNSP(nn.Module):
         if not self.residual:
             return x
         return x + (volume if same else crop_halo(volume))
+
+
+def least_open(network: NNSP, volume: Tensor) -> float:
+    """Of all hidden channels, the smallest share of voxels at which the ReLU is open."""
+    x, least = volume / DENSITY_SCALE_MG_CM3, 1.0
+    with torch.no_grad():
+        for layer in network.layers[:-1]:
+            x = torch.relu(layer(x))
+            least = min(least, float((x > 0).float().mean(dim=(0, 2, 3, 4)).min()))
+    return least
+
+
+def _probe() -> Tensor:
+    """Two patches of noise of the mean, the size and about the grain of a scan; always the same."""
+    white = torch.randn(2, 1, 23, 43, 43, generator=torch.Generator().manual_seed(0))
+    smooth = nn.functional.avg_pool3d(white, 3, stride=1)
+    return 120 + 250 * smooth / smooth.std()
 
 
 def crop_halo(volume: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from qctrun.runtime.errors import InputError
+from qctrun.runtime.writing.files import writing
 from qctrun.train.dataset import Progress, Split, insilico_split, scans_at
 from qctrun.train.evaluate import Score, as_rows, scores
 from qctrun.train.fit import Recipe, State, fit
@@ -54,11 +55,19 @@ def run(
         Random-field vertebrae for training, validation and test.
     simulated, report : callables, optional
         Told of each phantom (done, total) and of each epoch's line in the log.
+
+    Raises
+    ------
+    UsageError, InputError, OutputError
+        When there is nothing to train on, a checkpoint of another recipe is in `out`, or `out` is not writable.
     """
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     split = insilico_split(microct, fields, progress=simulated)
     state = fit(recipe, split.train, split.validation, out, report=report)
     found = _scores(state, split)
-    (out / NOTES).write_text(json.dumps(_notes(recipe, split, state, found), indent=2) + "\n")
+    with writing(out / NOTES):
+        (out / NOTES).write_text(json.dumps(_notes(recipe, split, state, found), indent=2) + "\n")
     return Trained(state, found)
 
 
@@ -68,14 +77,22 @@ def read_notes(out: Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        When the run has not finished.
+        When the run has not finished, or the file is not what a run writes.
     """
     path = out / NOTES
     if not path.is_file():
         raise InputError(
             str(path), wanted="a finished training run", got="no such file", mend="type: qctrun train"
         )
-    notes: dict[str, Any] = json.loads(path.read_text())
+    try:
+        notes = json.loads(path.read_text())
+        missing = sorted({"recipe", "donors", "patches", "epochs", "scores"} - set(notes))
+    except (ValueError, TypeError) as error:
+        raise InputError(str(path), wanted="what a training run writes", got=str(error)) from error
+    if missing or not isinstance(notes, dict):
+        raise InputError(
+            str(path), wanted="what a training run writes", got=f"no {', '.join(missing) or 'names'}"
+        )
     return notes
 
 
@@ -86,7 +103,9 @@ def _scores(state: State, split: Split) -> dict[str, list[Score]]:
     for kind, is_field in (("micro-CT donors", False), ("random-field vertebrae", True)):
         train, test = (_of_kind(patches, is_field) for patches in (split.train, split.test))
         if len(test):
-            found[kind] = scores(state.network, train, test, scans, PAPER_SPACING_MM)
+            # The BMD line is fitted to the same kind of bone where there is some.
+            fitted_to = train if len(train) else split.train
+            found[kind] = scores(state.network, fitted_to, test, scans, PAPER_SPACING_MM)
     return found
 
 

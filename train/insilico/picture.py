@@ -30,7 +30,7 @@ def draw(found: Mapping[str, Measured], threshold_mg_cm3: float, path: Path) -> 
     QctrunError
         When matplotlib is not installed.
     """
-    figure_module = _matplotlib()
+    figure_module = require_matplotlib()
     keys: tuple[MapKey, ...] = ("BMD", ("TMD", threshold_mg_cm3), ("BVTV", threshold_mg_cm3))
     figure = figure_module.Figure(figsize=(21, 9), layout="constrained")
     axes = figure.subplots(3, 7)
@@ -48,7 +48,14 @@ def draw(found: Mapping[str, Measured], threshold_mg_cm3: float, path: Path) -> 
     figure.savefig(path, dpi=80)
 
 
-def _matplotlib() -> Any:
+def require_matplotlib() -> Any:
+    """The drawing module, or the line that installs it.
+
+    Raises
+    ------
+    QctrunError
+        When matplotlib is not installed.
+    """
     try:
         import matplotlib.figure
     except ImportError as error:
