@@ -104,7 +104,9 @@ def command(
       log.csv         one line an epoch
       training.json   recipe, donors, seconds, machine, and scores on donors never seen
     """
-    import_torch(threads)
+    from qctrun.train.needs import require_torch
+
+    require_torch()
     from qctrun.train.evaluate import as_text
     from qctrun.train.fit import Recipe
     from qctrun.train.run import run
@@ -115,33 +117,13 @@ def command(
             out,
             microct=microct,
             fields=fields,
+            threads=threads,
             simulated=simulated,
             report=lambda line: call.say(_epoch_words(line)),
         )
     for kind, rows in trained.scores.items():
         click.echo(f"{kind} never seen in training, threshold 225 mg/cm3, spheres of 4.3 mm\n{as_text(rows)}")
     call.say(f"wrote {out}; next: qctrun export {out}")
-
-
-def import_torch(threads: int | None = None) -> None:
-    """Import torch, or say how to get it.
-
-    Raises
-    ------
-    QctrunError
-        When it is not installed.
-    """
-    from importlib import import_module
-
-    from qctrun.runtime.errors import QctrunError
-
-    try:
-        torch = import_module("torch")
-    except ImportError as error:
-        mend = 'type: pip install "qctrun[train]"'
-        raise QctrunError("training", wanted="torch", got="not installed", mend=mend) from error
-    if threads:
-        torch.set_num_threads(threads)
 
 
 def _epoch_words(line: dict[str, float]) -> str:

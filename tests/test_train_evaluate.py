@@ -162,4 +162,41 @@ def test_table_for_people_and_for_files(rows):
     values = as_rows(list(rows.values()))
     assert values[0]["rmse"] == 21.6
     assert values[0]["share_of_raw"] == 100
-    assert set(values[0]) == {"mas", "quantity", "filter", "d_avg", "rmse", "share_of_raw", "r2"}
+    assert set(values[0]) == {
+        "mas",
+        "quantity",
+        "filter",
+        "d_avg",
+        "rmse",
+        "share_of_raw",
+        "r2",
+        "r2_beyond_bmd",
+    }
+
+
+def test_the_line_is_fitted_to_every_repetition(rows):
+    """At 100 mAs the training scans repeat; with one repetition off, the line must move."""
+    one_off = patches(
+        [(100.0, [60.0, 60.0, 120.0] + [200.0] * 3), (300.0, [160.0, 160.0, 220.0] + [600.0] * 3)]
+    )
+    found = scores(network(), one_off, TEST, MAS, SPACING_MM)
+    moved = next(r for r in found if (r.mas, r.quantity, r.filter) == (100.0, "BMD", "BMD line"))
+    assert abs(moved.d_avg - rows[100.0, "BMD", "BMD line"].d_avg) > 5
+
+
+def test_nothing_is_known_beyond_bmd_by_a_line_in_bmd(rows):
+    """What is left of the line's own prediction is rounding; a constant shift of raw knows no more than raw."""
+    assert np.isnan(rows[100.0, "BMD", "BMD line"].r2_beyond_bmd)
+    assert np.isnan(rows[100.0, "TMD", "BMD line"].r2_beyond_bmd)
+    assert np.isnan(rows[100.0, "BMD", "raw"].r2_beyond_bmd)
+
+
+def test_beyond_bmd_against_two_regressions(rows):
+    """The partial correlation of raw TMD and true TMD given raw BMD, from its textbook formula."""
+    sphere = PatchSphere(SPACING_MM, thresholds_mg_cm3=(225.0,))
+    parts = [measured(TEST, scan, None, sphere) for scan in MAS[100.0]]
+    raw, tmd_raw = (np.concatenate([got[name] for got, _ in parts]) for name in ("BMD", "TMD"))
+    truth = np.concatenate([want["TMD"] for _, want in parts])
+    xy, xz, yz = (np.corrcoef(a, b)[0, 1] for a, b in ((tmd_raw, truth), (tmd_raw, raw), (truth, raw)))
+    wanted = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+    assert rows[100.0, "TMD", "raw"].r2_beyond_bmd == pytest.approx(100 * wanted**2, rel=1e-3)

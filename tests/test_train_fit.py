@@ -1,6 +1,8 @@
 """Training: it learns, stops when it should, and a killed run goes on as if nothing had been."""
 
 import csv
+import errno
+import os
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +14,12 @@ from tiny_training import recipe
 
 torch = pytest.importorskip("torch")
 
-from qctrun.runtime.errors import InputError  # noqa: E402
+from qctrun.runtime.errors import InputError, OutputError  # noqa: E402
 from qctrun.train.fit import (  # noqa: E402
     Recipe,
     fit,
     load_checkpoint,
+    replace_file,
     trained_network,
     validation_loss,
 )
@@ -303,3 +306,37 @@ def test_log_has_a_line_an_epoch(uninterrupted):
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
     best = [float(row["best_validation_loss"]) for row in rows]
     assert best == sorted(best, reverse=True)
+
+
+def test_rate_is_halved_without_improvement(train, validation, tmp_path):
+    """With a rate too small to learn anything the schedule must act after a quarter of the patience."""
+    made = recipe(learning_rate=1e-7, epochs=6, patience=8)
+    fit(made, train, validation, tmp_path)
+    with (tmp_path / "log.csv").open(newline="") as file:
+        rates = [float(line["learning_rate"]) for line in csv.DictReader(file)]
+    assert rates[0] == pytest.approx(1e-7)
+    assert rates[-1] < 0.6e-7
+
+
+def test_checkpoint_of_other_data_is_refused(train, validation, tmp_path):
+    """Donors that have trained must not come back as unseen ones."""
+    data = {"train": ["a", "b"], "validation": ["c"], "test": ["d"]}
+    fit(recipe(epochs=1), train, validation, tmp_path, data=data)
+    fit(recipe(epochs=2), train, validation, tmp_path, data=data)
+    with pytest.raises(InputError, match="other test data"):
+        fit(recipe(epochs=3), train, validation, tmp_path, data={**data, "test": ["b"]})
+
+
+def test_a_full_disk_keeps_the_earlier_file(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    replace_file(path, b"earlier")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError) as caught:
+        replace_file(path, b"later")
+    assert caught.value.exit_code == 7
+    assert path.read_bytes() == b"earlier"
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]

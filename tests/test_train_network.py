@@ -148,11 +148,13 @@ def test_every_layer_begins_to_learn(scans, seed):
 
 
 def test_no_relu_begins_dead(scans):
-    """What `start_near_identity` promises, channel by channel, whatever the seed."""
+    """What `start_alive` promises, channel by channel, whatever the seed."""
     dead = {}
     for seed in range(20):
         torch.manual_seed(seed)
-        closed = [int((share == 0).sum()) for share in open_shares(NNSP(), scans)]
+        network = NNSP()
+        network.start_alive()
+        closed = [int((share == 0).sum()) for share in open_shares(network, scans)]
         if any(closed):
             dead[seed] = closed
     assert dead == {}, f"dead channels of the five hidden layers by seed: {dead}"

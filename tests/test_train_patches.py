@@ -158,7 +158,7 @@ def assert_disjoint(split):
 
 def test_random_fields_are_split(small_fields):
     seen = []
-    split = dataset.insilico_split(None, (2, 1, 1), lambda done, total: seen.append((done, total)))
+    split = dataset.simulate(dataset.planned(None, (2, 1, 1)), lambda done, total: seen.append((done, total)))
     parts = assert_disjoint(split)
     assert [len(parts[name]) for name in parts] == [2, 1, 1]
     assert [len(part) for part in (split.train, split.validation, split.test)] == [2, 1, 1]
@@ -176,12 +176,12 @@ def test_many_random_fields_share_no_donor(monkeypatch):
         dataset, "random_field_phantom", lambda size, seed: (f"f{seed}", f"random-field-{seed}")
     )
     monkeypatch.setattr(dataset, "scanned", lambda phantom: blank(phantom[1], (21, 41, 41)))
-    assert_disjoint(dataset.insilico_split(None, (130, 120, 20)))
+    assert_disjoint(dataset.simulate(dataset.planned(None, (130, 120, 20))))
 
 
 @pytest.mark.data
 def test_micro_ct_is_split_by_donor(data, unscanned):
-    split = dataset.insilico_split(data / "l1_microct", (0, 0, 0))
+    split = dataset.simulate(dataset.planned(data / "l1_microct", (0, 0, 0)))
     parts = assert_disjoint(split)
     assert parts["test"] == {"06604", "68348"}
     assert parts["validation"] == {"67837"}
@@ -192,7 +192,7 @@ def test_micro_ct_is_split_by_donor(data, unscanned):
 @pytest.mark.data
 def test_micro_ct_raster_gives_the_paper_s_count(data, unscanned):
     """The data's README: 456 patches on 57 cubes."""
-    split = dataset.insilico_split(data / "l1_microct", (0, 0, 0))
+    split = dataset.simulate(dataset.planned(data / "l1_microct", (0, 0, 0)))
     phantoms = [p for part in (split.train, split.validation, split.test) for p in part.phantoms]
     assert len(Patches.over(phantoms)) == 456
 
@@ -206,7 +206,7 @@ def test_no_two_cubes_share_their_noise(data, monkeypatch):
         lambda path, seed: seeds.append(seed) or (path.stem, path.stem.split("_")[1]),
     )
     monkeypatch.setattr(dataset, "scanned", lambda phantom: blank(phantom[1]))
-    dataset.insilico_split(data / "l1_microct", (0, 0, 0))
+    dataset.simulate(dataset.planned(data / "l1_microct", (0, 0, 0)))
     assert len(set(seeds)) == len(seeds) == 57
     assert min(seeds) > 300  # those of the random fields
 
@@ -215,4 +215,20 @@ def test_too_few_donors_are_refused(tmp_path):
     for donor in range(7):
         (tmp_path / f"isodata_{donor:05d}_roi_{donor}.nrrd").touch()
     with pytest.raises(InputError, match="at least 8 donors, got 7 cubes of 7 donors"):
-        dataset.insilico_split(tmp_path, (1, 1, 1))
+        dataset.simulate(dataset.planned(tmp_path, (1, 1, 1)))
+
+
+def test_training_patches_lie_denser_than_the_paper_s(monkeypatch):
+    monkeypatch.setattr(dataset, "random_field_phantom", lambda size, seed: f"random-field-{seed}")
+    monkeypatch.setattr(dataset, "scanned", lambda name: blank(name, (29, 57, 57)))
+    split = dataset.simulate(dataset.planned(None, (1, 1, 1)))
+    assert (len(split.train), len(split.validation), len(split.test)) == (3 * 3 * 3, 8, 8)
+
+
+def test_plan_names_are_those_of_the_phantoms(monkeypatch):
+    monkeypatch.setattr(dataset, "random_field_phantom", lambda size, seed: f"random-field-{seed}")
+    monkeypatch.setattr(dataset, "scanned", lambda name: blank(name, (21, 41, 41)))
+    plan = dataset.planned(None, (2, 1, 1))
+    split = dataset.simulate(plan)
+    made = {part: [p.donor for p in getattr(split, part).phantoms] for part in dataset.PARTS}
+    assert made == plan.names()

@@ -14,16 +14,40 @@ FIELD_SIZE = (56, 120, 120)
 DENSE_RASTER = (4, 8, 8)
 """Training patches overlap more than the paper's, since a micro-CT cube is only 10 mm across."""
 
+PARTS = ("train", "validation", "test")
+
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Split:
-    """Three sets of patches that share no donor.
+class Plan:
+    """Which phantoms train, validate and test, known before any is simulated; three entries in each tuple.
 
     The micro-CT donors are taken in the order of their numbers: the third and the seventh are kept for the
     test, the fifth for validation, and the others train. The rule was set before any training.
+
+    Attributes
+    ----------
+    cubes : three lists of Path
+        Micro-CT cubes; no donor is in two parts.
+    seeds : three lists of int
+        Seeds of random-field vertebrae; none is in two parts.
     """
+
+    cubes: tuple[list[Path], ...]
+    seeds: tuple[list[int], ...]
+
+    def names(self) -> dict[str, list[str]]:
+        """What the phantoms of each part are called, to tell one run's data from another's."""
+        return {
+            part: [*(path.stem for path in cubes), *(f"random-field-{seed}" for seed in seeds)]
+            for part, cubes, seeds in zip(PARTS, self.cubes, self.seeds, strict=True)
+        }
+
+
+@dataclass(frozen=True)
+class Split:
+    """Three sets of patches that share no donor."""
 
     train: Patches
     validation: Patches
@@ -31,16 +55,12 @@ class Split:
 
     def describe(self) -> dict[str, list[str]]:
         """Donors of each part, for logs and cards."""
-        return {
-            part: sorted({phantom.donor for phantom in patches.phantoms})
-            for part, patches in (("train", self.train), ("validation", self.validation), ("test", self.test))
-        }
+        parts = zip(PARTS, (self.train, self.validation, self.test), strict=True)
+        return {part: sorted({phantom.donor for phantom in patches.phantoms}) for part, patches in parts}
 
 
-def insilico_split(
-    microct: Path | None, fields: tuple[int, int, int] = (6, 1, 2), progress: Progress | None = None
-) -> Split:
-    """Simulate all scans of all phantoms and split them by donor.
+def planned(microct: Path | None, fields: tuple[int, int, int] = (6, 1, 2)) -> Plan:
+    """Plan the phantoms of a training run.
 
     Parameters
     ----------
@@ -48,8 +68,6 @@ def insilico_split(
         Folder of micro-CT cubes named `isodata_<donor>_roi_<n>.nrrd`; without it only random-field bone is used.
     fields : three ints
         Random-field vertebrae to train on, to validate with and to test on.
-    progress : callable (done, total), optional
-        Called after each phantom.
 
     Raises
     ------
@@ -58,38 +76,38 @@ def insilico_split(
     UsageError
         When there is nothing to train on or to stop by.
     """
-    cubes = _cubes_by_part(microct) if microct else [[], [], []]
-    _require_phantoms(cubes, fields)
-    total = sum(map(len, cubes)) + sum(fields)
+    cubes = _cubes_by_part(microct) if microct else ([], [], [])
+    for name, paths, count in zip(("train on", "validate with"), cubes, fields, strict=False):
+        if not paths and count == 0:
+            raise UsageError("fields", wanted=f"a vertebra or a cube to {name}", got=f"none of {fields}")
+    return Plan(
+        cubes, tuple([_field_seed(part, i) for i in range(count)] for part, count in enumerate(fields))
+    )
+
+
+def simulate(plan: Plan, progress: Progress | None = None) -> Split:
+    """Simulate all scans of all phantoms of a plan; `progress(done, total)` is called after each."""
+    total = sum(map(len, (*plan.cubes, *plan.seeds)))
     done = 0
     parts: list[list[Scanned]] = []
-    for part, (paths, count) in enumerate(zip(cubes, fields, strict=True)):
-        makers: list[Callable[[], Phantom]] = [_cube_maker(path) for path in paths]
-        makers += [_field_maker(_field_seed(part, index)) for index in range(count)]
-        phantoms = []
-        for make in makers:
-            phantoms.append(scanned(make()))
+    for cubes, seeds in zip(plan.cubes, plan.seeds, strict=True):
+        parts.append([])
+        for phantom in (*map(_cube, cubes), *map(_field, seeds)):
+            parts[-1].append(scanned(phantom()))
             done += 1
             if progress:
                 progress(done, total)
-        parts.append(phantoms)
     rasters = (DENSE_RASTER, RASTER, RASTER)
     return Split(*(Patches.over(phantoms, raster) for phantoms, raster in zip(parts, rasters, strict=True)))
 
 
-def _cube_maker(path: Path) -> Callable[[], Phantom]:
+def _cube(path: Path) -> Callable[[], Phantom]:
     # The number of the cube is part of its name, so its seed does not depend on which cubes lie beside it.
     return lambda: microct_phantom(path, seed=1000 + int(path.stem.split("_")[-1]))
 
 
-def _field_maker(seed: int) -> Callable[[], Phantom]:
+def _field(seed: int) -> Callable[[], Phantom]:
     return lambda: random_field_phantom(FIELD_SIZE, seed)
-
-
-def _require_phantoms(cubes: list[list[Path]], fields: tuple[int, int, int]) -> None:
-    for name, paths, count in zip(("train on", "validate with"), cubes, fields, strict=False):
-        if not paths and count == 0:
-            raise UsageError("fields", wanted=f"a vertebra or a cube to {name}", got=f"none of {fields}")
 
 
 def _field_seed(part: int, index: int) -> int:
@@ -97,7 +115,7 @@ def _field_seed(part: int, index: int) -> int:
     return 100 * part + index if index < 100 else 10_000 * (part + 1) + index
 
 
-def _cubes_by_part(folder: Path) -> list[list[Path]]:
+def _cubes_by_part(folder: Path) -> tuple[list[Path], ...]:
     paths = sorted(folder.glob("isodata_*_roi_*.nrrd"))
     donors = sorted({path.stem.split("_")[1] for path in paths})
     if len(donors) < 8:
@@ -108,7 +126,7 @@ def _cubes_by_part(folder: Path) -> list[list[Path]]:
         )
     test, validation = donors[2::4], donors[4:5]
     train = [donor for donor in donors if donor not in (*test, *validation)]
-    return [[p for p in paths if p.stem.split("_")[1] in part] for part in (train, validation, test)]
+    return tuple([p for p in paths if p.stem.split("_")[1] in part] for part in (train, validation, test))
 
 
 def scans_at(currents_mas: Sequence[float], wanted_mas: float, repetitions: int) -> list[int]:

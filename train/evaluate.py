@@ -13,7 +13,8 @@ from qctrun.train.network import NNSP, crop_halo
 from qctrun.train.patches import Patches
 
 QUANTITIES = ("BMD", "TMD", "BV/TV")
-Table = dict[str, npt.NDArray[np.float64]]
+Values = npt.NDArray[np.float64]
+Table = dict[str, Values]
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Score:
         RMSE as a share of the raw scan's, percent.
     r2 : float
         Squared correlation with the truth, percent (the paper's "adj. R2").
+    r2_beyond_bmd : float
+        The same after a straight line in raw BMD is taken from both, percent: what is known beyond density.
+        NaN where nothing is left to correlate.
     """
 
     mas: float
@@ -37,6 +41,7 @@ class Score:
     rmse: float
     share_of_raw: float
     r2: float
+    r2_beyond_bmd: float
 
 
 def measured(
@@ -72,32 +77,42 @@ def scores(
     for mas, scans in scans_by_mas.items():
         raw, truth = _joined([measured(test, scan, None, sphere) for scan in scans])
         nnsp, _ = _joined([measured(test, scan, network, sphere) for scan in scans])
-        line = bmd_line(*measured(train, scans[0], None, sphere), raw)
-        for quantity in QUANTITIES:
-            for name, table in (("raw", raw), ("NNSP", nnsp), ("BMD line", line)):
-                rows.append(_score(mas, quantity, name, table[quantity], raw[quantity], truth[quantity]))
+        line = bmd_line(*_joined([measured(train, scan, None, sphere) for scan in scans]), raw)
+        rows += [
+            _score(mas, quantity, name, table, raw, truth)
+            for quantity in QUANTITIES
+            for name, table in (("raw", raw), ("NNSP", nnsp), ("BMD line", line))
+        ]
     return rows
 
 
 def bmd_line(train_raw: Table, train_truth: Table, raw: Table) -> Table:
     """Predict every parameter from raw BMD by straight lines fitted to training patches."""
-    lines = {quantity: np.polyfit(train_raw["BMD"], train_truth[quantity], 1) for quantity in QUANTITIES}
+    lines = {quantity: _line(train_raw["BMD"], train_truth[quantity]) for quantity in QUANTITIES}
     return {quantity: slope * raw["BMD"] + at_zero for quantity, (slope, at_zero) in lines.items()}
 
 
 def as_text(rows: Sequence[Score]) -> str:
     """The scores as a table for people, RMSE as a share of raw beside its size."""
-    head = f"{'mAs':>5} {'quantity':>8} {'filter':>8} {'dAvg':>8} {'RMSE':>8} {'% of raw':>9} {'R2 %':>6}"
+    names = ("mAs", "quantity", "filter", "dAvg", "RMSE", "% of raw", "R2 %", "beyond BMD")
+    head = "{:>5} {:>8} {:>8} {:>8} {:>8} {:>9} {:>6} {:>11}".format(*names)
     lines = [
-        f"{r.mas:5.0f} {r.quantity:>8} {r.filter:>8} {r.d_avg:8.2f} {r.rmse:8.2f} {r.share_of_raw:9.1f} {r.r2:6.1f}"
+        f"{r.mas:5.0f} {r.quantity:>8} {r.filter:>8} {r.d_avg:8.2f} {r.rmse:8.2f} {r.share_of_raw:9.1f} "
+        f"{r.r2:6.1f} {r.r2_beyond_bmd:11.1f}"
         for r in rows
     ]
-    return "\n".join([head, *lines])
+    return "\n".join([head, *lines]).replace("nan", "n/a")
 
 
 def as_rows(rows: Sequence[Score]) -> list[dict[str, Any]]:
-    """The scores as JSON values, rounded for a model card."""
-    return [{k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(row).items()} for row in rows]
+    """The scores as JSON values, rounded for a model card; None for what is undefined."""
+    return [{name: _rounded(value) for name, value in asdict(row).items()} for row in rows]
+
+
+def _rounded(value: float | str) -> float | str | None:
+    if isinstance(value, str):
+        return value
+    return round(value, 2) if np.isfinite(value) else None
 
 
 def _columns(patches: torch.Tensor, sphere: PatchSphere) -> npt.NDArray[np.float64]:
@@ -116,14 +131,36 @@ def _joined(parts: list[tuple[Table, Table]]) -> tuple[Table, Table]:
     return got, want
 
 
-def _score(
-    mas: float,
-    quantity: str,
-    name: str,
-    got: npt.NDArray[np.float64],
-    raw: npt.NDArray[np.float64],
-    truth: npt.NDArray[np.float64],
-) -> Score:
-    error, raw_error = (float(np.sqrt(np.mean((x - truth) ** 2))) for x in (got, raw))
-    r2 = float(np.corrcoef(got, truth)[0, 1] ** 2)
-    return Score(mas, quantity, name, float(np.mean(got - truth)), error, 100 * error / raw_error, 100 * r2)
+def _score(mas: float, quantity: str, name: str, table: Table, raw: Table, truth: Table) -> Score:
+    got, want = table[quantity], truth[quantity]
+    error, raw_error = (float(np.sqrt(np.mean((x - want) ** 2))) for x in (got, raw[quantity]))
+    return Score(
+        mas=mas,
+        quantity=quantity,
+        filter=name,
+        d_avg=float(np.mean(got - want)),
+        rmse=error,
+        share_of_raw=100 * error / raw_error,
+        r2=_r2(got, want),
+        r2_beyond_bmd=_r2(_without(got, raw["BMD"]), _without(want, raw["BMD"])),
+    )
+
+
+def _r2(x: Values, y: Values) -> float:
+    """Squared correlation, percent; NaN where one of the two varies by no more than float32 rounding."""
+    if min(np.ptp(x), np.ptp(y)) < 1e-3:
+        return float("nan")
+    return float(100 * np.corrcoef(x, y)[0, 1] ** 2)
+
+
+def _without(values: Values, bmd: Values) -> Values:
+    """What a straight line in BMD leaves of the values."""
+    slope, at_zero = _line(bmd, values)
+    return values - slope * bmd - at_zero
+
+
+def _line(x: Values, y: Values) -> tuple[float, float]:
+    """Slope and value at zero of the least-squares line; level where x does not vary."""
+    spread = float(np.var(x))
+    slope = float(np.mean((x - x.mean()) * (y - y.mean()))) / spread if spread > 0 else 0.0
+    return slope, float(y.mean() - slope * x.mean())

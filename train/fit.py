@@ -1,6 +1,8 @@
 """Training: Adam on the parameter loss, stopped early, resumed exactly after a kill."""
 
 import csv
+import io
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,11 +13,14 @@ import numpy as np
 import torch
 
 from qctrun.runtime.errors import InputError
+from qctrun.runtime.writing.files import writing
 from qctrun.train.augment import augmented
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM
 from qctrun.train.losses import ParameterLoss, PatchSphere, scales_of
 from qctrun.train.network import DEFAULT_CHANNELS, NNSP, crop_halo
 from qctrun.train.patches import Patches
+
+CHECKPOINT = "checkpoint.pt"
 
 SCALE_BATCHES = 32
 """Unfiltered batches from which a_f is taken."""
@@ -27,6 +32,8 @@ KEPT = ("scales", "epoch", "seconds", "best_loss", "best_epoch", "best_weights")
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained; the defaults are the paper's where it states them (method section 6).
+
+    Not the paper's: the halving of the rate, and an epoch that is a number of steps, each drawn with replacement.
 
     Attributes
     ----------
@@ -77,6 +84,7 @@ def fit(
     validation: Patches,
     out: Path,
     *,
+    data: dict[str, list[str]] | None = None,
     validation_scans: Sequence[int] = (0, 3, 6),
     report: Callable[[dict[str, float]], None] | None = None,
 ) -> State:
@@ -85,17 +93,23 @@ def fit(
     Writes `checkpoint.pt` after every epoch (whole or not at all) and a line to `log.csv`. Each epoch draws from
     its own seed, so a run that was killed and resumed gives the same network as one that was not.
 
+    `data` names the phantoms of each part; a checkpoint of others is refused, because it has seen what this
+    run may call unseen.
+
     Raises
     ------
     InputError
-        When a set of patches is empty, `out` holds a checkpoint of another recipe, or the loss is not finite.
+        When a set of patches is empty, `out` holds a checkpoint of another recipe or other data, or the loss
+        is not finite.
     """
     for part, patches in (("train on", train), ("validate with", validation)):
         if not len(patches):
             raise InputError("patches", wanted=f"some to {part}", got="none")
     out.mkdir(parents=True, exist_ok=True)
     loss = ParameterLoss(PatchSphere(PAPER_SPACING_MM))
-    state = _start(recipe, out / "checkpoint.pt", loss, train)
+    data = data or {}
+    require_same_run(out / CHECKPOINT, recipe, data)
+    state = _start(recipe, out / CHECKPOINT, loss, train)
     loss.scales = state.scales
     while state.epoch < recipe.epochs and not _finished(recipe, state):
         began = time.monotonic()
@@ -108,12 +122,57 @@ def fit(
             state.best_loss, state.best_epoch = valid_loss, state.epoch
             state.best_weights = {name: value.clone() for name, value in state.network.state_dict().items()}
         line = _line(state, train_loss, valid_loss)
-        _save(recipe, state, out / "checkpoint.pt")
+        _save(recipe, data, state, out / CHECKPOINT)
         _log(out / "log.csv", line)
         if report:
             report(line)
     state.network.load_state_dict(state.best_weights)
     return state
+
+
+def require_same_run(checkpoint: Path, recipe: Recipe, data: dict[str, list[str]]) -> None:
+    """Refuse to go on with a checkpoint of another recipe or other data; nothing happens where there is none.
+
+    Raises
+    ------
+    InputError
+        Naming what differs.
+    """
+    if not checkpoint.exists():
+        return
+    before, saved = load_checkpoint(checkpoint)
+    # When a run ends may be decided anew; what it does until then may not.
+    free = {"minutes": None, "epochs": 0}
+    old, new = ({**asdict(one), **free} for one in (before, recipe))
+    differing = [f"{name} {old[name]}" for name in new if old[name] != new[name]]
+    differing += [f"other {part} data" for part in data if saved["data"].get(part) != data[part]]
+    if differing:
+        raise InputError(
+            f"checkpoint {checkpoint}",
+            wanted="one of this recipe and this data",
+            got=", ".join(differing),
+            mend="name another folder",
+        )
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file in the place of an earlier one, whole or not at all: there is never a moment without one.
+
+    Raises
+    ------
+    OutputError
+        When the disk refuses; the earlier file is still there then.
+    """
+    part = path.with_name(f".{path.name}.part")
+    with writing(path):
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def validation_loss(
@@ -140,7 +199,7 @@ def load_checkpoint(path: Path) -> tuple[Recipe, dict[str, Any]]:
     """
     try:
         saved = torch.load(path, weights_only=True)
-        missing = {"recipe", "weights", "optimizer", "schedule", *KEPT} - set(saved)
+        missing = {"recipe", "data", "weights", "optimizer", "schedule", *KEPT} - set(saved)
         if missing:
             raise KeyError(f"no {', '.join(sorted(missing))}")
         return Recipe(**{**saved["recipe"], "channels": tuple(saved["recipe"]["channels"])}), saved
@@ -162,23 +221,16 @@ def trained_network(path: Path) -> tuple[Recipe, NNSP, dict[str, Any]]:
 
 def _start(recipe: Recipe, checkpoint: Path, loss: ParameterLoss, train: Patches) -> State:
     torch.manual_seed(recipe.seed)
-    network = NNSP(recipe.channels, residual=recipe.residual).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network = NNSP(recipe.channels, residual=recipe.residual)
+    network.start_alive()
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.999))
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=0.5, patience=max(1, recipe.patience // 4)
     )
     if not checkpoint.exists():
         return State(network, optimizer, schedule, _unfiltered_scales(recipe, loss, train))
-    before, saved = load_checkpoint(checkpoint)
-    # When a run ends may be decided anew; what it does until then may not.
-    free = {"minutes": None, "epochs": 0, "patience": 0}
-    if {**asdict(before), **free} != {**asdict(recipe), **free}:
-        raise InputError(
-            f"checkpoint {checkpoint}",
-            wanted=f"the recipe {recipe}",
-            got=f"{before}",
-            mend="name another folder",
-        )
+    _, saved = load_checkpoint(checkpoint)
     network.load_state_dict(saved["weights"])
     optimizer.load_state_dict(saved["optimizer"])
     schedule.load_state_dict(saved["schedule"])
@@ -227,24 +279,25 @@ def _line(state: State, train_loss: float, valid_loss: float) -> dict[str, float
     }
 
 
-def _save(recipe: Recipe, state: State, path: Path) -> None:
-    part = path.with_suffix(".part")
+def _save(recipe: Recipe, data: dict[str, list[str]], state: State, path: Path) -> None:
+    content = io.BytesIO()
     torch.save(
         {
             "recipe": asdict(recipe),
+            "data": data,
             "weights": state.network.state_dict(),
             "optimizer": state.optimizer.state_dict(),
             "schedule": state.schedule.state_dict(),
             **{name: getattr(state, name) for name in KEPT},
         },
-        part,
+        content,
     )
-    part.replace(path)
+    replace_file(path, content.getvalue())
 
 
 def _log(path: Path, line: dict[str, float]) -> None:
     fresh = not path.exists()
-    with path.open("a", newline="") as file:
+    with writing(path), path.open("a", newline="") as file:
         writer = csv.DictWriter(file, line)
         if fresh:
             writer.writeheader()

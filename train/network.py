@@ -10,6 +10,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from qctrun.runtime.errors import InputError
+
 KERNELS = ((3, 5, 5), (3, 5, 5), (1, 3, 3), (3, 3, 3), (1, 3, 3), (3, 3, 3))
 """Kernel sizes (z, y, x), first layer first."""
 
@@ -47,14 +49,23 @@ class NNSP(nn.Module):
         self.layers = nn.ModuleList(
             nn.Conv3d(before, after, kernel) for (before, after), kernel in zip(widths, KERNELS, strict=True)
         )
-        self.start_near_identity()
+        self._draw()
 
-    def start_near_identity(self) -> None:
-        """Draw start values until no channel is dead: a ReLU that is never open never learns."""
+    def start_alive(self) -> None:
+        """Draw start values again until every channel is open somewhere: a ReLU that never opens never learns.
+
+        Raises
+        ------
+        InputError
+            When no such start is found, which says that the channels make no sense.
+        """
         for _ in range(STARTS):
-            self._draw()
             if least_open(self, _probe()) >= OPEN_SHARE:
                 return
+            self._draw()
+        raise InputError(
+            f"channels {self.channels}", wanted="a start with all alive", got=f"none in {STARTS} draws"
+        )
 
     def _draw(self) -> None:
         """He's start, with small positive biases and a small last layer."""

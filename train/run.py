@@ -11,16 +11,15 @@ from typing import Any
 import torch
 
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.writing.files import writing
-from qctrun.train.dataset import Progress, Split, insilico_split, scans_at
+from qctrun.runtime.writing.files import json_text, writing
+from qctrun.train.dataset import Progress, Split, planned, scans_at, simulate
 from qctrun.train.evaluate import Score, as_rows, scores
-from qctrun.train.fit import Recipe, State, fit
+from qctrun.train.fit import CHECKPOINT, Recipe, State, fit, replace_file, require_same_run
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM
 from qctrun.train.patches import REPETITIONS, TUBE_CURRENTS_MAS, Patches
 
 NOTES = "training.json"
 """What a run says of itself, beside its checkpoint; the model card is made from it."""
-CHECKPOINT = "checkpoint.pt"
 SCORED_MAS = (100.0, 360.0)
 
 
@@ -38,6 +37,7 @@ def run(
     *,
     microct: Path | None = None,
     fields: tuple[int, int, int] = (6, 1, 2),
+    threads: int | None = None,
     simulated: Progress | None = None,
     report: Callable[[dict[str, float]], None] | None = None,
 ) -> Trained:
@@ -53,21 +53,27 @@ def run(
         Folder of the public L1 micro-CT cubes; without it only random-field bone is seen.
     fields : three ints
         Random-field vertebrae for training, validation and test.
+    threads : int, optional
+        CPU threads of torch; all when absent.
     simulated, report : callables, optional
         Told of each phantom (done, total) and of each epoch's line in the log.
 
     Raises
     ------
     UsageError, InputError, OutputError
-        When there is nothing to train on, a checkpoint of another recipe is in `out`, or `out` is not writable.
+        When there is nothing to train on, `out` holds a checkpoint of another recipe or of other data, or
+        `out` is not writable.
     """
+    if threads:
+        torch.set_num_threads(threads)
+    plan = planned(microct, fields)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    split = insilico_split(microct, fields, progress=simulated)
-    state = fit(recipe, split.train, split.validation, out, report=report)
+    require_same_run(out / CHECKPOINT, recipe, plan.names())
+    split = simulate(plan, progress=simulated)
+    state = fit(recipe, split.train, split.validation, out, data=plan.names(), report=report)
     found = _scores(state, split)
-    with writing(out / NOTES):
-        (out / NOTES).write_text(json.dumps(_notes(recipe, split, state, found), indent=2) + "\n")
+    replace_file(out / NOTES, json_text(_notes(recipe, split, state, found)).encode())
     return Trained(state, found)
 
 

@@ -39,14 +39,14 @@ class Scanner:
         The same two for the noise power spectrum, whose in-plane part is a ramp.
     noise_variance_360 : float
         Noise variance at 360 mAs, (mg/cm3)^2; it grows as 1/mAs.
-    noise_level_spread, level_length_mm : float
-        Relative SD and length of the repeatable local noise level.
+    noise_level_spread, smooth_length_mm : float
+        Relative SD of the repeatable local noise level; the length over which it and the bias change.
     offset_mm, jitter_mm : float
         SD of the misregistration per axis, of a phantom and of each scan.
     gain, gain_spread : float
         Mean and relative SD of a scan's calibration slope about `pivot_mg_cm3`.
-    bias_mg_cm3, smooth_bias_mg_cm3 : float
-        Mean offset and SD of a smooth, repeatable bias.
+    bias_mg_cm3, smooth_bias_mg_cm3, scan_bias_mg_cm3 : float
+        Mean offset, SD of a smooth bias that all scans of a phantom share, and SD of each scan's own offset.
     """
 
     psf_mm: float = 0.25
@@ -55,7 +55,7 @@ class Scanner:
     noise_slice_mm: float = 0.25
     noise_variance_360: float = 28800.0
     noise_level_spread: float = 0.075
-    level_length_mm: float = 14.0
+    smooth_length_mm: float = 14.0
     offset_mm: float = 0.155
     jitter_mm: float = 0.05
     gain: float = 0.97
@@ -63,6 +63,7 @@ class Scanner:
     pivot_mg_cm3: float = 115.9
     bias_mg_cm3: float = 1.5
     smooth_bias_mg_cm3: float = 4.0
+    scan_bias_mg_cm3: float = 0.5
 
     def signal(self, tissue: FloatArray, shift_mm: Triple) -> FloatArray:
         """The noise-free scan of a fine density volume (z, y, x), moved by `shift_mm`, on the paper's grid."""
@@ -87,12 +88,14 @@ class Scanner:
 
     def level(self, size: Size, rng: np.random.Generator) -> FloatArray:
         """The repeatable local noise level of a phantom, about one."""
-        field = smooth_field(size, PAPER_SPACING_MM, self.level_length_mm, rng)
+        field = smooth_field(size, PAPER_SPACING_MM, self.smooth_length_mm, rng)
         return np.asarray(np.clip(1 + self.noise_level_spread * field, 0.6, 1.4), dtype=np.float32)
 
     def bias(self, size: Size, rng: np.random.Generator) -> FloatArray:
         """The repeatable smooth calibration error of a phantom, mg/cm3."""
-        return self.bias_mg_cm3 + self.smooth_bias_mg_cm3 * smooth_field(size, PAPER_SPACING_MM, 14.0, rng)
+        return self.bias_mg_cm3 + self.smooth_bias_mg_cm3 * smooth_field(
+            size, PAPER_SPACING_MM, self.smooth_length_mm, rng
+        )
 
     def misplaced(self, rng: np.random.Generator, spread_mm: float) -> Triple:
         """A random shift (z, y, x), mm."""
@@ -102,9 +105,8 @@ class Scanner:
     def calibrated(self, scan: FloatArray, bias: FloatArray, rng: np.random.Generator) -> FloatArray:
         """Give a scan its calibration errors."""
         gain = self.gain * (1 + self.gain_spread * rng.normal())
-        return np.asarray(
-            self.pivot_mg_cm3 + gain * (scan - self.pivot_mg_cm3) + bias + 0.5 * rng.normal(), np.float32
-        )
+        offset = bias + self.scan_bias_mg_cm3 * rng.normal()
+        return np.asarray(self.pivot_mg_cm3 + gain * (scan - self.pivot_mg_cm3) + offset, dtype=np.float32)
 
     def _signal_response(self, radial: FloatArray, axial: FloatArray) -> FloatArray:
         return mtf(radial, self.psf_mm) * _gaussian(axial, self.slice_mm)
