@@ -2,11 +2,14 @@
 
 import configparser
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from qctrun.runtime.filtering import load_model
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("cli", "export", "runtime", "train")
@@ -97,3 +100,31 @@ def test_the_example_runs() -> None:
         [sys.executable, ROOT / "examples" / "embed.py"], capture_output=True, text=True, check=True
     )
     assert "local BV/TV from" in done.stdout
+
+
+def test_documents_are_finished_and_their_links_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        text = page.read_text()
+        assert "@@" not in text, page
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_shipped_model_says_what_it_scores() -> None:
+    card = load_model().card
+    filters = {row["filter"] for rows in card.scores.values() for row in rows}
+    assert {"raw", "NNSP", "BMD line"} <= filters
+    assert set(card.training["donors"]["train"]).isdisjoint(card.training["donors"]["test"])
+    people = (ROOT / "runtime" / "filtering" / "models" / "nnsp.md").read_text()
+    assert card.version in people.splitlines()[0]
+
+
+def test_the_shipped_model_meets_its_floor_on_donors_it_never_saw() -> None:
+    rows = load_model().card.scores["micro-CT donors"]
+    share = {(r["mas"], r["quantity"]): r["share_of_raw"] for r in rows if r["filter"] == "NNSP"}
+    assert share[100, "TMD"] <= 30
+    assert share[100, "BV/TV"] <= 25
+    assert share[100, "BMD"] <= 100
+    assert share[360, "TMD"] < 100
+    assert share[360, "BV/TV"] < 100

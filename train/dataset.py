@@ -87,7 +87,7 @@ def planned(microct: Path | None, fields: tuple[int, int, int] = (6, 1, 2)) -> P
 
 def simulate(plan: Plan, progress: Progress | None = None) -> Split:
     """Simulate all scans of all phantoms of a plan; `progress(done, total)` is called after each."""
-    total = sum(map(len, (*plan.cubes, *plan.seeds)))
+    total = sum(map(len, plan.names().values()))
     done = 0
     parts: list[list[Scanned]] = []
     for cubes, seeds in zip(plan.cubes, plan.seeds, strict=True):
