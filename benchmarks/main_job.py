@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import fft, signal
+from scipy import fft, signal, special
 
 from qctrun.runtime import Filter, Grid, Volume, local_maps
 from qctrun.runtime.measuring.sphere import Sphere
@@ -71,7 +71,7 @@ def _fft(volume: Volume) -> Callable[[], object]:
             for quantity in (values, values**2):
                 signal.fftconvolve(quantity, kernel, mode="same")
             for threshold in THRESHOLDS_MG_CM3:
-                step = 1 / (1 + np.exp((np.float32(threshold) - values) / np.float32(10)))
+                step = special.expit((values - np.float32(threshold)) / np.float32(10))
                 for quantity in (step, step * values):
                     signal.fftconvolve(quantity, kernel, mode="same")
 

@@ -6,7 +6,6 @@ import click
 
 from qctrun.cli.call import Call
 from qctrun.cli.options import PathType, verb
-from qctrun.cli.train import import_torch
 
 
 @verb("export")
@@ -29,7 +28,9 @@ def command(call: Call, run: Path, out: Path, name: str, release: str, overwrite
     The file holds its card (training, donors, scores) and any volume size fits in. It is compared with torch
     and not written when they differ by more than 1e-4. A card for people, FILE with .md, is written beside it.
     """
-    import_torch()
+    from qctrun.train.needs import require_torch
+
+    require_torch()
     from qctrun.export import export_run
 
     difference = export_run(run, out, name=name, version=release, overwrite=overwrite)

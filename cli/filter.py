@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from qctrun.runtime import Filter, Volume
     from qctrun.runtime.writing import RunRecord, Staging
 
+_UNSCORED = (
+    "the model {0.name} {0.version} has no scores on its card: nobody has measured how near to the truth "
+    "its numbers are"
+)
+
 
 @verb("filter")
 @click.argument("source", metavar="INPUT", required=False, type=PathType())
@@ -60,7 +65,9 @@ def command(
 
     source = _named(source, out)
     name = filtered_name(stem_of(source), fmt)
-    with Staging(out, (sidecar_name(name), name, record_name("filter")), overwrite=overwrite) as staging:
+    names = (sidecar_name(name), name, record_name("filter"))
+    sources = [path for path in (source, mask, model) if path]
+    with Staging(out, names, overwrite=overwrite, inputs=sources) as staging:
         options = {
             "input": source,
             "out": out,
@@ -77,7 +84,7 @@ def command(
         found = find_beside(source).mask
         record.options = {**options, "mask": _absolute(mask), "mask_found": _absolute(found)}
         _stage(record, staging, filtered, name)
-        staging.commit()
+        call.replaced(staging.commit())
     if found and not mask:
         call.say(f"found {found}; qctrun params will use it as the mask")
     call.say(f"wrote {out / name} in {sum(record.seconds.values()):.1f} s")
@@ -105,6 +112,8 @@ def _filtered(call: Call, record: "RunRecord", source: Path, reading: Reading) -
     _note_device(call, record, network)
     with record.stage("filter"), call.progress("filtering") as progress:
         filtered = network(volume, mask=mask, progress=progress)
+    if not network.card.scores:
+        filtered = filtered.warn(_UNSCORED.format(network.card))
     for warning in filtered.warnings[len(volume.warnings) :]:
         call.warn(warning)
     record.warnings += filtered.warnings

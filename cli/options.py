@@ -12,6 +12,9 @@ import click
 
 from qctrun.cli.call import Call
 from qctrun.cli.failures import EXIT_CODES
+from qctrun.runtime.devices import DEVICE_WORDS, parse_device
+from qctrun.runtime.errors import UsageError
+from qctrun.runtime.formats import FORMATS
 
 DEFAULT_OUT = "qctrun-out"
 
@@ -50,7 +53,7 @@ def label_ids(ctx: click.Context, param: click.Parameter, value: str | None) -> 
 class Reading:
     """How to take up the input; its fields are the keywords of `qctrun.runtime.read`."""
 
-    calibration: tuple[float, float] | Path | None
+    calibration: str | None
     material: str | None
     unit: str | None
     series_uid: str | None
@@ -111,7 +114,11 @@ def output_options(command: Command) -> Command:
             help="Folder to write into; bare, the default. The next word is taken as FOLDER, so write INPUT "
             "before a bare --out.",
         ),
-        click.option("--overwrite", is_flag=True, help="Replace outputs that are already there."),
+        click.option(
+            "--overwrite",
+            is_flag=True,
+            help="Replace the earlier run's outputs in FOLDER, all that its record lists.",
+        ),
     )
 
 
@@ -127,7 +134,6 @@ def reading_options(command: Command) -> Command:
         bundled,
         click.option(
             "--calibration",
-            callback=_line,
             metavar="SLOPE,INTERCEPT|FILE",
             help="From HU to density: mg/cm3 = SLOPE HU + INTERCEPT, or a calibration.json. "
             "Default: calibration.json beside the scan, else the nominal line with a warning.",
@@ -138,7 +144,6 @@ def reading_options(command: Command) -> Command:
         click.option(
             "--unit",
             type=click.Choice(["hu", "mg/cm3"], case_sensitive=False),
-            callback=_unit,
             help="Unit of a NIfTI, MHA or NRRD file whose sidecar does not say it.",
         ),
         click.option(
@@ -169,8 +174,8 @@ def format_option(command: Command) -> Command:
     return click.option(
         "--format",
         "fmt",
-        type=click.Choice(["nii.gz", "mha", "nrrd"]),
-        default="nii.gz",
+        type=click.Choice(FORMATS),
+        default=FORMATS[0],
         show_default=True,
         help="Kind of image files to write.",
     )(command)
@@ -187,28 +192,16 @@ def _stacked(command: Command, *decorators: Callable[[Command], Command]) -> Com
     return command
 
 
-def _line(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, float] | Path | None:
-    if value is None:
-        return None
-    try:
-        slope, intercept = (float(part) for part in value.split(","))
-    except ValueError:
-        return Path(value)
-    return slope, intercept
-
-
 def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", value):
-        raise _bad("auto, cpu, cuda or cuda:N", value)
+    try:
+        parse_device(value)
+    except UsageError:
+        raise _bad(DEVICE_WORDS, value) from None
     return value
 
 
 def _bad(wanted: str, got: str) -> click.BadParameter:
     return click.BadParameter(f"wanted {wanted}, got {got!r}")
-
-
-def _unit(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    return "HU" if value == "hu" else value
 
 
 def _be_quiet(ctx: click.Context, param: click.Parameter, value: bool) -> None:

@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from qctrun.runtime import Volume
+    from qctrun.runtime.volume import MapKey
     from qctrun.runtime.writing import RunRecord, Staging
-    from qctrun.runtime.writing.names import MapKey
     from qctrun.runtime.writing.tables import Row
 
-_FILTER_RECORD = "filter.run.json"
 _NO_MASK = "no mask: air and soft tissue count too; give --mask FILE to measure bone"
 
 
@@ -136,10 +135,12 @@ def command(
 
 def _target(call: Call, source: Path | None, out: Path, mask: Path | None) -> Target:
     from qctrun.runtime.reading import find_beside
+    from qctrun.runtime.writing import record_name
 
     if source is None:
-        target = _of_last_filter(out)
-        call.say(f"measuring {target.image}, named by {out / _FILTER_RECORD}")
+        record = out / record_name("filter")
+        target = _of_last_filter(record)
+        call.say(f"measuring {target.image}, named by {record}")
     else:
         target = Target(source, find_beside(source).mask)
     if mask is not None:
@@ -149,20 +150,24 @@ def _target(call: Call, source: Path | None, out: Path, mask: Path | None) -> Ta
     return target
 
 
-def _of_last_filter(out: Path) -> Target:
+def _of_last_filter(path: Path) -> Target:
+    from qctrun.runtime.errors import InputError
     from qctrun.runtime.writing import read_record
 
-    path = out / _FILTER_RECORD
     if not path.is_file():
         raise click.UsageError(
             f"INPUT is missing, and there is no {path} of a filter run; type: qctrun params INPUT, "
             "or first: qctrun filter INPUT --out"
         )
     record = read_record(path)
-    options = record["options"]
-    image = next(output["path"] for output in record["outputs"] if output["role"] == "image")
-    mask = options["mask"] or options["mask_found"]
-    return Target(out / image, _near(Path(mask)) if mask else None)
+    try:
+        image = next(output["path"] for output in record["outputs"] if output["role"] == "image")
+        mask = record["options"]["mask"] or record["options"]["mask_found"]
+    except (KeyError, TypeError, StopIteration) as error:
+        got = "one that names no image or no mask"
+        mend = "run qctrun filter again, or give INPUT"
+        raise InputError(str(path), wanted="the record of a filter run", got=got, mend=mend) from error
+    return Target(path.parent / image, _near(Path(mask)) if mask else None)
 
 
 def _near(path: Path) -> Path:
@@ -176,12 +181,15 @@ def _run(call: Call, options: dict[str, Any], reading: Reading) -> None:
 
     names = _map_names(stem_of(options["input"]), options["thresholds"], options["format"])
     record = RunRecord("params", ("qctrun", *call.argv), options, device={"asked": options["device"]})
-    with Staging(options["out"], _all_names(names), overwrite=options["overwrite"]) as staging:
+    sources = [path for path in (options["input"], options["mask"], options["labels"]) if path]
+    with Staging(
+        options["out"], _all_names(names), overwrite=options["overwrite"], inputs=sources
+    ) as staging:
         inputs = _read(call, record, reading)
         maps = _maps(call, record, inputs)
         rows = _rows(record, inputs, maps)
         _stage(record, staging, rows, {names[key]: found for key, found in maps.items()})
-        staging.commit()
+        call.replaced(staging.commit())
     click.echo(rows_text(rows) if options["json"] else table_text(rows), nl=False)
     call.say(
         f"wrote the table and {len(maps)} maps to {options['out']} in {sum(record.seconds.values()):.1f} s"
@@ -237,7 +245,7 @@ def _maps(call: Call, record: "RunRecord", inputs: Inputs) -> "dict[MapKey, Volu
             threads=options["threads"],
             progress=progress,
         )
-    record.device = {**record.device, "used": maps["BMD"].provenance["map"].get("device", "cpu")}
+    record.device = {**record.device, "used": maps["BMD"].provenance["map"]["device"]}
     warnings = maps["BMD"].warnings
     for warning in warnings[len(inputs.volume.warnings) :]:
         call.warn(warning)

@@ -1,5 +1,6 @@
 """Reading the inputs of a verb, and telling the user and the record what was found."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ def read_scan(call: Call, record: "RunRecord", source: Path, reading: Reading) -
 
     volume = read(source, **reading.keywords())
     record.add_volume(volume)
-    _say_calibration(call, record, volume.provenance["calibration"], _calibration_file(source, reading))
+    _say_calibration(call, record, volume.provenance)
     for warning in volume.warnings:
         call.warn(warning)
     call.detail(f"read {source}: {volume.grid.size} voxels of {volume.grid.spacing} mm (z, y, x)")
@@ -38,28 +39,17 @@ def read_mask(record: "RunRecord", path: Path | None, grid: "Grid") -> "npt.NDAr
     return mask
 
 
-def _calibration_file(source: Path, reading: Reading) -> Path | None:
-    from qctrun.runtime.reading import find_beside
-
-    if reading.calibration is None:
-        return find_beside(source).calibration
-    return reading.calibration if isinstance(reading.calibration, Path) else None
-
-
-def _say_calibration(call: Call, record: "RunRecord", line: dict[str, Any], file: Path | None) -> None:
-    words = f"{line['slope']:g} HU {line['intercept']:+g} mg/cm3 {line['material']} ({line['source']})"
-    if file is not None and _holds(file, line):
-        record.add_input("calibration", file)
+def _say_calibration(call: Call, record: "RunRecord", provenance: Mapping[str, Any]) -> None:
+    line, file = provenance["calibration"], provenance.get("calibration_file")
+    known = line["slope"] is not None
+    words = f"{line['slope']:g} HU {line['intercept']:+g} mg/cm3 {line['material']}" if known else ""
+    if said := provenance.get("density_from"):
+        by = "its sidecar says" if said == "sidecar" else "--unit says"
+        made = f"made with {words}, {line['source']}" if known else "by what line is not known"
+        call.say(f"density in mg/cm3 {line['material']}, as {by} ({made})")
+        return
+    words += f" ({line['source']})"
+    if file is not None:
+        record.add_input("calibration", Path(file))
         words += f", found in {file}"
     call.say(f"calibration: {words}")
-
-
-def _holds(file: Path, line: dict[str, Any]) -> bool:
-    """Whether the line came from this file; one beside a volume that is density already is not used."""
-    from qctrun.runtime.errors import InputError
-    from qctrun.runtime.reading import load_calibration
-
-    try:
-        return load_calibration(file, line["material"]).as_dict() == line
-    except InputError:
-        return False

@@ -4,10 +4,9 @@ import contextlib
 import copy
 import inspect
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,12 @@ import numpy as np
 import onnx
 import torch
 
-from qctrun.runtime.errors import ModelError, OutputError, OutputExistsError
+from qctrun.runtime.errors import ModelError
 from qctrun.runtime.filtering.model import Model, ModelCard, parse_model, with_card
 from qctrun.runtime.filtering.session import Session
 from qctrun.runtime.filtering.windows import plan
 from qctrun.runtime.volume import FloatArray
+from qctrun.runtime.writing import Staging
 
 OPSET = 18
 PARITY_TOLERANCE = 1e-4
@@ -31,12 +31,26 @@ PARITY_SIZES = ((1, 1, 1), (2, 3, 5), (9, 17, 17), (13, 25, 26), (24, 45, 38))
 WINDOWED_SIZE, WINDOW_VOXELS = (23, 43, 41), 13 * 25 * 25
 
 
-def export_onnx(
-    network: torch.nn.Module, path: str | Path, card: ModelCard, *, overwrite: bool = False
-) -> float:
-    """Write a network as an ONNX file that `qctrun.runtime.filtering.Filter` runs.
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """A network as the bytes of an ONNX file, after it was compared with torch.
 
-    The file takes "volume" and gives "filtered", both float32 (1, 1, z, y, x) of any size, and holds no word
+    Attributes
+    ----------
+    data : bytes
+        The file.
+    difference : float
+        Largest relative difference between torch and onnxruntime that was found.
+    """
+
+    data: bytes
+    difference: float
+
+
+def exported(network: torch.nn.Module, card: ModelCard) -> ExportedModel:
+    """Turn a network into an ONNX model that `qctrun.runtime.filtering.Filter` runs.
+
+    The model takes "volume" and gives "filtered", both float32 (1, 1, z, y, x) of any size, and holds no word
     about the machine that made it; the same network and card give the same bytes.
 
     Parameters
@@ -44,10 +58,31 @@ def export_onnx(
     network : torch module
         Called with a tensor (1, 1, z, y, x), and with `same=True` where its `forward` knows that word.
         The result must have the input's size. The network is not changed.
-    path : path
-        Where to write.
     card : ModelCard
         What to say of it; the digest is set here.
+
+    Raises
+    ------
+    ModelError
+        When torch and onnxruntime differ by more than 1e-4, when windows with the card's halo differ
+        from one piece, or when the network is no filter of one volume.
+    """
+    whole = _SameSize(copy.deepcopy(network).cpu()).eval()
+    model = parse_model(with_card(_graph(whole), card), Path(card.name))
+    return ExportedModel(model.data, _prove(whole, model))
+
+
+def export_onnx(
+    network: torch.nn.Module, path: str | Path, card: ModelCard, *, overwrite: bool = False
+) -> float:
+    """Write a network as an ONNX file; see `exported`.
+
+    Parameters
+    ----------
+    network, card
+        As in `exported`.
+    path : path
+        Where to write.
     overwrite : bool
         Whether a file that is already there may be replaced.
 
@@ -59,19 +94,16 @@ def export_onnx(
     Raises
     ------
     ModelError
-        When torch and onnxruntime differ by more than 1e-4, when windows with the card's halo differ
-        from one piece, or when the network is no filter of one volume. No file is left then.
+        As `exported`. No file is left then.
     OutputExistsError, OutputError
         When the file exists or cannot be written.
     """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise OutputExistsError(str(path), wanted="a new file", got="an existing one", mend="say overwrite")
-    whole = _SameSize(copy.deepcopy(network).cpu()).eval()
-    model = parse_model(with_card(_graph(whole), card), path)
-    difference = _prove(whole, model)
-    _write(path, model.data)
-    return difference
+    with Staging(path.parent, (path.name,), overwrite=overwrite) as staging:
+        model = exported(network, card)
+        staging.add_bytes(path.name, model.data)
+        staging.commit()
+    return model.difference
 
 
 class _SameSize(torch.nn.Module):
@@ -157,23 +189,6 @@ def _difference(found: FloatArray, wanted: FloatArray) -> float:
 def _require(difference: float, tolerance: float, what: str, other: str) -> None:
     if not difference <= tolerance:
         raise ModelError("export", wanted=f"{what} within {tolerance:g} of {other}", got=f"{difference:.2g}")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """All or nothing: a reader never sees half a file."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            Path(name).chmod(0o644)
-            Path(name).replace(path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise OutputError(str(path), wanted="to write the model", got=error.strerror or str(error)) from None
 
 
 @contextlib.contextmanager

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from qctrun.export.to_onnx import export_onnx
-from qctrun.runtime.errors import InputError
+from qctrun.export.to_onnx import exported
+from qctrun.runtime.errors import InputError, UsageError
 from qctrun.runtime.filtering import ModelCard
 from qctrun.runtime.writing import Staging
-from qctrun.train.fit import trained_network
+from qctrun.train.fit import CHECKPOINT, trained_network
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM
 from qctrun.train.network import HALO, NNSP
-from qctrun.train.run import CHECKPOINT, NOTES, read_notes
+from qctrun.train.run import NOTES, read_notes
 
 
 def export_run(run: Path, path: Path, *, name: str, version: str, overwrite: bool = False) -> float:
@@ -34,16 +34,19 @@ def export_run(run: Path, path: Path, *, name: str, version: str, overwrite: boo
 
     Raises
     ------
-    InputError, ModelError, OutputExistsError, OutputError
-        When the run has not finished, the exported model differs, or nothing can be written.
+    UsageError, InputError, ModelError, OutputExistsError, OutputError
+        When `path` ends in .md, the run has not finished, the exported model differs, or nothing can be written.
     """
+    if path.suffix.lower() == ".md":
+        raise UsageError(str(path), wanted="a name for the model, like nnsp.onnx", got="that of its card")
     network, notes = _finished(run)
-    with Staging(path.parent, (path.name, path.with_suffix(".md").name), overwrite=overwrite) as staging:
-        hidden = staging.hidden(path.name)
-        difference = export_onnx(network, hidden, _card(network, notes, name, version), overwrite=True)
-        staging.add_text(path.with_suffix(".md").name, _for_people(name, version, notes, difference))
+    for_people = path.with_suffix(".md").name
+    with Staging(path.parent, (path.name, for_people), overwrite=overwrite) as staging:
+        model = exported(network, _card(network, notes, name, version))
+        staging.add_bytes(path.name, model.data)
+        staging.add_text(for_people, _for_people(name, version, notes, model.difference))
         staging.commit()
-    return difference
+    return model.difference
 
 
 def _finished(run: Path) -> tuple[NNSP, dict[str, Any]]:
@@ -98,7 +101,8 @@ def _for_people(name: str, version: str, notes: dict[str, Any], difference: floa
         "",
         "Threshold 225 mg/cm3, fuzzy step, spheres of 4.3 mm. `BMD line` is a straight line from the raw",
         "scan's BMD, fitted to the training donors: it sees no structure, and a filter that does not beat it",
-        "knows nothing beyond density.",
+        "knows nothing beyond density. `R2 beyond BMD` is what remains of the correlation with the truth once a line",
+        "in raw BMD is taken from both.",
         f"Test donors: {_list(notes['donors']['test'])}; {notes['patches']['test']} patches, three scans each.",
     ]
     for kind, rows in notes["scores"].items():
@@ -107,13 +111,17 @@ def _for_people(name: str, version: str, notes: dict[str, Any], difference: floa
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
-    head = "| mAs | quantity | filter | dAvg | RMSE | % of raw | R2 % |"
+    head = "| mAs | quantity | filter | dAvg | RMSE | % of raw | R2 % | R2 beyond BMD % |"
     body = (
         f"| {r['mas']:g} | {r['quantity']} | {r['filter']} | {r['d_avg']:.2f} | {r['rmse']:.2f} "
-        f"| {r['share_of_raw']:.1f} | {r['r2']:.1f} |"
+        f"| {_number(r['share_of_raw'])} | {_number(r['r2'])} | {_number(r['r2_beyond_bmd'])} |"
         for r in rows
     )
-    return [head, "|---|---|---|---|---|---|---|", *body]
+    return [head, "|---|---|---|---|---|---|---|---|", *body]
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.1f}"
 
 
 def _plainly(rows: list[dict[str, Any]]) -> list[str]:

@@ -1,6 +1,6 @@
 """The two values that all rooms share: a `Grid` in space and a `Volume` of numbers on it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, TypeVar
 
@@ -12,6 +12,13 @@ from qctrun.runtime.errors import InputError
 Unit = Literal["HU", "mg/cm3", "1"]
 Material = Literal["HA", "K2HPO4"]
 FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+MapKey = str | tuple[str, float]
+"""A local map: `"BMD"`, `"SD"`, `("BVTV", t)` or `("TMD", t)` with the threshold t in mg/cm3."""
+Progress = Callable[[int, int], None]
+"""Told (done, total) as long work proceeds."""
+
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 UNITS: tuple[Unit, ...] = ("HU", "mg/cm3", "1")
@@ -32,18 +39,21 @@ class Grid:
     Attributes
     ----------
     size : (int, int, int)
-        Voxels along (z, y, x), as in `array.shape`.
+        Voxels along (z, y, x), as in `array.shape`. Any sequence of numbers is taken here and below, and kept
+        as a tuple.
     spacing : (float, float, float)
         Distance of neighbouring voxel centres along (z, y, x), mm.
     origin : (float, float, float)
         World position (x, y, z) of the centre of voxel [0, 0, 0], mm, DICOM's patient axes (LPS).
     direction : nine floats
         Row-major 3 x 3 matrix as in SimpleITK: its columns are the world directions of the image axes x, y, z.
+        A 3 x 3 array is taken too.
 
     Raises
     ------
     InputError
-        When a size is below 1, a spacing is not a positive number or the axes are not perpendicular unit vectors.
+        When a size is no whole number from 1 on, a spacing is not a positive number, an origin is not finite
+        or the axes are not perpendicular unit vectors.
     """
 
     size: tuple[int, int, int]
@@ -52,17 +62,26 @@ class Grid:
     direction: tuple[float, ...] = IDENTITY
 
     def __post_init__(self) -> None:
-        if len(self.size) != 3 or min(self.size) < 1:
-            raise InputError("size", wanted="three positive numbers of voxels (z, y, x)", got=str(self.size))
-        if len(self.spacing) != 3 or not all(np.isfinite(s) and s > 0 for s in self.spacing):
+        size, spacing, origin = (_three(numbers) for numbers in (self.size, self.spacing, self.origin))
+        if size is None or (size < 1).any() or (size != np.rint(size)).any():
             raise InputError(
-                "spacing", wanted="three positive numbers of mm (z, y, x)", got=str(self.spacing)
+                "size", wanted="three positive whole numbers of voxels (z, y, x)", got=_line(self.size)
             )
-        if len(self.origin) != 3 or not all(np.isfinite(self.origin)):
-            raise InputError("origin", wanted="three finite numbers of mm (x, y, z)", got=str(self.origin))
-        axes = np.reshape(self.direction, (3, 3)) if len(self.direction) == 9 else np.zeros((3, 3))
+        if spacing is None or not (spacing > 0).all():
+            raise InputError(
+                "spacing", wanted="three positive numbers of mm (z, y, x)", got=_line(self.spacing)
+            )
+        if origin is None:
+            raise InputError("origin", wanted="three finite numbers of mm (x, y, z)", got=_line(self.origin))
+        axes = _finite(self.direction)
+        axes = np.zeros((3, 3)) if axes is None or axes.shape not in ((9,), (3, 3)) else axes.reshape(3, 3)
         if not np.allclose(axes.T @ axes, np.eye(3), atol=DIRECTION_TOLERANCE):
-            raise InputError("direction", wanted="three perpendicular unit axes", got=str(self.direction))
+            raise InputError("direction", wanted="three perpendicular unit axes", got=_line(self.direction))
+        # Plain numbers in tuples, whatever came in: else equal grids would neither compare nor hash alike.
+        object.__setattr__(self, "size", tuple(int(voxels) for voxels in size))
+        object.__setattr__(self, "spacing", tuple(spacing.tolist()))
+        object.__setattr__(self, "origin", tuple(origin.tolist()))
+        object.__setattr__(self, "direction", tuple(axes.ravel().tolist()))
 
     @property
     def voxel_mm3(self) -> float:
@@ -157,13 +176,69 @@ def require_finite(array: npt.NDArray[_Scalar], what: str) -> None:
     """
     bad = ~np.isfinite(array)
     if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise not_finite(what, int(bad.sum()), tuple(int(i) for i in np.argwhere(bad)[0]))
+
+
+def not_finite(what: str, count: int, first: tuple[int, ...]) -> InputError:
+    """The refusal of so many voxels of NaN or infinity, the first of them at (z, y, x)."""
+    voxels = "1 voxel" if count == 1 else f"{count} voxels"
+    return InputError(
+        what,
+        wanted="finite numbers",
+        got=f"{voxels} of NaN or infinity, the first at (z, y, x) = {first}",
+        mend="replace them before by numbers that stand for what lies there, air for example",
+    )
+
+
+def as_mask(mask: npt.NDArray[Any], grid: Grid) -> BoolArray:
+    """Take an array as a mask of a grid: the voxels where it is not 0.
+
+    Parameters
+    ----------
+    mask : bool or integer array (z, y, x)
+        Of the grid's size. Fractions are refused: what half a voxel means is not for this package to say.
+
+    Returns
+    -------
+    bool array (z, y, x)
+        The mask itself where it is bool.
+
+    Raises
+    ------
+    InputError
+        When the shape is another, the values are neither bool nor whole numbers, or no voxel is left.
+    """
+    array = np.asarray(mask)
+    if array.shape != tuple(grid.size):
+        raise InputError("mask", wanted=f"the volume's shape {grid.size}", got=f"shape {array.shape}")
+    if array.dtype != np.bool_ and not np.issubdtype(array.dtype, np.integer):
         raise InputError(
-            what,
-            wanted="finite numbers",
-            got=f"{int(bad.sum())} voxels of NaN or infinity, the first at (z, y, x) = {first}",
-            mend="replace them before, for example by air (-1000 HU)",
+            "mask", wanted="bool or whole numbers", got=f"an array of {array.dtype}", mend="say mask > 0"
         )
+    inside: BoolArray = array.astype(np.bool_, copy=False)
+    if not inside.any():
+        raise InputError("mask", wanted="at least one voxel", got="an empty mask")
+    return inside
+
+
+def _finite(values: Any) -> npt.NDArray[np.float64] | None:
+    """Any finite real numbers as an array; None when there is something else among them."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of unequal length
+        return None
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all():
+        return None
+    return array.astype(np.float64)
+
+
+def _three(values: Any) -> npt.NDArray[np.float64] | None:
+    array = _finite(values)
+    return array if array is not None and array.shape == (3,) else None
+
+
+def _line(value: Any) -> str:
+    return " ".join(repr(value).split())
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -4,8 +4,11 @@ import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -38,7 +41,15 @@ def test_the_two_lines_are_the_main_job():
     assert demo.LINES == ("qctrun filter scan/ --out", "qctrun params --thresholds 200,225,250")
 
 
-def test_earlier_demonstration_is_kept(tmp_path, qctrun):
+@pytest.fixture
+def no_simulation(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("simulated before the words were checked")
+
+    monkeypatch.setattr("qctrun.train.insilico.demonstration.vertebra", fail)
+
+
+def test_earlier_demonstration_is_kept(no_simulation, tmp_path, qctrun):
     (tmp_path / "scan").mkdir()
     (tmp_path / "scan" / "mine.txt").write_text("mine")
     said = qctrun("demo", "-o", tmp_path)
@@ -47,12 +58,125 @@ def test_earlier_demonstration_is_kept(tmp_path, qctrun):
     assert [path.name for path in tmp_path.rglob("*")] == ["scan", "mine.txt"]
 
 
-@pytest.fixture
-def no_simulation(monkeypatch):
-    def fail(*_, **__):
-        raise AssertionError("simulated before the words were checked")
+@pytest.mark.parametrize("name", ["scan", "truth.nii.gz", "truth.json", "qctrun-out", "demo.png"])
+def test_any_part_of_an_earlier_demonstration_is_seen_first(no_simulation, tmp_path, qctrun, name):
+    (tmp_path / name).write_text("mine")
+    said = qctrun("demo", "-o", tmp_path)
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert str(tmp_path / name) in said.err
+    assert "--overwrite" in said.err
+    assert (tmp_path / name).read_text() == "mine"
 
-    monkeypatch.setattr("qctrun.train.insilico.demonstration.vertebra", fail)
+
+@pytest.mark.parametrize("source", [None, "rods of 2024", "a scan for qctrun demo"])
+def test_scan_of_anyone_else_is_kept_also_when_overwriting(no_simulation, tmp_path, qctrun, source):
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "mine.txt").write_text("mine")
+    if source is not None:
+        line = {"slope": 0.8, "intercept": 0.0, "material": "HA", "source": source}
+        (tmp_path / "scan" / "calibration.json").write_text(json.dumps(line))
+    said = qctrun("demo", "-o", tmp_path, "--overwrite")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "another --out" in said.err
+    assert (tmp_path / "scan" / "mine.txt").read_text() == "mine"
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A vertebra of a few voxels, which is simulated at once."""
+    density = np.random.default_rng(0).normal(200, 200, (40, 60, 60)).astype(np.float32)
+    mask = np.zeros(density.shape, bool)
+    mask[10:30, 20:40, 20:40] = True
+    phantom = SimpleNamespace(
+        scan=lambda mas, number: density, spacing_mm=(0.34, 0.172, 0.172), truth=density
+    )
+
+    def vertebra(seed):
+        return SimpleNamespace(phantom=phantom, mask=mask)
+
+    monkeypatch.setattr("qctrun.train.insilico.demonstration.vertebra", vertebra)
+
+
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stage", ["vertebra", "write_series", "_write_mask", "write"])
+def test_interrupted_simulation_leaves_nothing(small, tmp_path, qctrun, monkeypatch, stage):
+    monkeypatch.setattr(f"qctrun.train.insilico.demonstration.{stage}", interrupt)
+    assert qctrun("demo", "-o", tmp_path / "new" / "demo").code == 130
+    assert not list(tmp_path.iterdir())
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def simulated_only(small, tmp_path, qctrun, monkeypatch):
+    """A demonstration that was stopped behind the simulation."""
+    with monkeypatch.context() as patch:
+        patch.setattr(demo, "_typed", interrupt)
+        assert qctrun("demo", "-o", tmp_path).code == 130
+    assert {path.name for path in tmp_path.iterdir()} == {"scan", "truth.nii.gz", "truth.json"}
+    return tmp_path
+
+
+def test_interrupted_overwriting_keeps_the_earlier_scan(simulated_only, qctrun, monkeypatch):
+    before = contents(simulated_only)
+    monkeypatch.setattr("qctrun.train.insilico.demonstration.write", interrupt)
+    assert qctrun("demo", "-o", simulated_only, "--overwrite").code == 130
+    assert contents(simulated_only) == before
+
+
+def test_old_picture_never_stands_beside_a_new_scan(simulated_only, qctrun, monkeypatch):
+    (simulated_only / "demo.png").write_text("of the earlier scan")
+    monkeypatch.setattr(demo, "_typed", interrupt)
+    assert qctrun("demo", "-o", simulated_only, "--overwrite").code == 130
+    assert {path.name for path in simulated_only.iterdir()} == {"scan", "truth.nii.gz", "truth.json"}
+
+
+def test_overwriting_goes_on_after_a_stop(simulated_only, qctrun):
+    (simulated_only / "scan" / "9999.dcm").write_text("of a longer scan")
+    said = qctrun("demo", "-q", "-o", simulated_only, "--overwrite")
+    assert said.code == 0, said.err
+    names = {path.name for path in simulated_only.iterdir()}
+    assert names == {"scan", "truth.nii.gz", "truth.json", "qctrun-out", "demo.png"}
+    assert not (simulated_only / "scan" / "9999.dcm").exists()
+
+
+SLOW_TO_STOP = """#!{python}
+import pathlib, sys, time
+try:
+    pathlib.Path("running").touch()
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)
+    pathlib.Path("tidy").touch()
+    sys.exit(130)
+"""
+
+
+def test_control_c_gives_the_running_line_time_to_tidy_up(tmp_path):
+    """As on a terminal, where the signal goes to the whole group of processes."""
+    line = tmp_path / "line"
+    line.write_text(SLOW_TO_STOP.format(python=sys.executable))
+    line.chmod(0o755)
+    code = (
+        "import sys; from pathlib import Path; from qctrun.cli import call, demo, failures;"
+        f"sys.executable = {str(line)!r};"
+        "run = lambda: demo._typed(call.Call(), 'qctrun filter', Path(), False);"
+        "sys.exit(failures.guarded(run, call.Call()))"
+    )
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, cwd=tmp_path, stderr=-1, text=True, process_group=0) as running:
+        while not (tmp_path / "running").exists() and running.poll() is None:
+            time.sleep(0.02)
+        os.killpg(running.pid, signal.SIGINT)
+        _, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert err.splitlines()[-1] == "qctrun: error: interrupted"
+    assert (tmp_path / "tidy").exists()
 
 
 def test_folder_that_cannot_be_written_is_said_first(no_simulation, tmp_path, qctrun):

@@ -19,10 +19,9 @@ from qctrun.cli.call import Call
 from qctrun.cli.failures import EXIT_CODES, guarded
 from qctrun.cli.main import VERBS, program
 from qctrun.runtime import errors
-from qctrun.runtime.writing.names import FORMATS
+from qctrun.runtime.formats import FORMATS
 
 HEAVY = ("numpy", "SimpleITK", "numba", "pydicom", "scipy", "onnxruntime", "torch", "tqdm", "matplotlib")
-FIRST = ("filter", "params", "info")
 
 
 def fresh(code: str, *words: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
@@ -32,7 +31,7 @@ def fresh(code: str, *words: str, cwd: Path | None = None) -> "subprocess.Comple
     )
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], *([verb, "--help"] for verb in FIRST)])
+@pytest.mark.parametrize("words", [["--help"], ["--version"], *([verb, "--help"] for verb in VERBS)])
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     code = (
         "import sys; from qctrun.cli.main import main; code = main(sys.argv[1:]);"
@@ -68,7 +67,7 @@ def test_help_lists_verbs_and_exit_codes(qctrun: Program) -> None:
     assert all(f"{number:>5}  " in out for number in {0, 6, 8, 130, *(kind.exit_code for kind in kinds)})
 
 
-@pytest.mark.parametrize("verb", FIRST)
+@pytest.mark.parametrize("verb", VERBS)
 def test_the_help_of_a_verb_names_every_option_and_the_exit_codes(qctrun: Program, verb: str) -> None:
     code, out, err = qctrun(verb, "--help")
     assert (code, err) == (0, "")
@@ -193,16 +192,65 @@ def test_no_bar_is_drawn_where_nobody_looks(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_bar_is_drawn_on_a_terminal() -> None:
-    code = (
-        "from qctrun.cli.call import Call\nwith Call().progress('filtering') as show: show(0, 2); show(2, 2)"
-    )
+def on_a_terminal(code: str) -> str:
+    """What a terminal of 80 columns gets on stderr from a line of code."""
     terminal, side = pty.openpty()
     fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    code = f"from qctrun.cli.call import Call; call = Call()\n{code}"
     subprocess.run([sys.executable, "-c", code], stderr=side, check=True)
     os.close(side)
-    assert b"filtering" in os.read(terminal, 10_000)
+    said = os.read(terminal, 100_000).decode()
     os.close(terminal)
+    return said
+
+
+def seen(said: str) -> list[str]:
+    """The lines that are left on the screen: a carriage return goes back to the start of its line."""
+    lines = []
+    for line in said.split("\n"):
+        shown = ""
+        for part in line.removesuffix("\r").split("\r"):
+            part = part.replace("\x1b[A", "")
+            shown = part + shown[len(part) :]
+        lines.append(shown.rstrip())
+    return lines
+
+
+def test_a_bar_is_drawn_on_a_terminal() -> None:
+    said = on_a_terminal("with call.progress('filtering') as show: show(0, 2); show(2, 2)")
+    assert "filtering" in said
+    assert seen(said) == [""]
+
+
+def test_words_behind_a_full_bar_start_on_an_empty_line() -> None:
+    said = on_a_terminal(
+        "with call.progress('simulating') as show:\n"
+        "    for done in range(1, 4): show(done, 3)\n"
+        "    call.say('epoch 1')\n"
+        "    call.say('epoch 2')"
+    )
+    assert seen(said) == ["qctrun: epoch 1", "qctrun: epoch 2", ""]
+    assert "simulating" not in said.partition("epoch 1")[2]
+
+
+def test_words_beside_an_open_bar_stand_above_it() -> None:
+    said = on_a_terminal(
+        "with call.progress('filtering') as show:\n"
+        "    show(1, 3)\n"
+        "    call.warn('careful')\n"
+        "    show(2, 3)\n"
+        "call.say('done')"
+    )
+    assert seen(said) == ["qctrun: warning: careful", "qctrun: done", ""]
+    assert "filtering" in said.partition("careful")[2]
+
+
+def test_a_second_round_gets_a_bar_of_its_own() -> None:
+    said = on_a_terminal(
+        "with call.progress('maps') as show:\n    show(1, 1); call.say('between'); show(0, 2); show(2, 2)"
+    )
+    assert "maps" in said.partition("between")[2]
+    assert seen(said) == ["qctrun: between", ""]
 
 
 def test_a_verb_that_is_not_called_is_not_loaded(monkeypatch: pytest.MonkeyPatch, qctrun: Program) -> None:

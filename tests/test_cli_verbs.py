@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import filtering_models as models
 import numpy as np
 import pytest
 import scans
@@ -194,6 +195,101 @@ def test_an_output_that_exists_is_seen_before_any_work(
     assert qctrun("filter", "scan", "--out", "--overwrite").code == 0
 
 
+def test_another_format_replaces_the_whole_earlier_filter_run(here: Path, qctrun: Program) -> None:
+    """Else the old image would be read with the calibration in the new sidecar, which has the same name."""
+    assert qctrun("filter", "scan", "--out").code == 0
+    (here / "qctrun-out" / "mine.txt").write_text("mine")
+    code, _, err = qctrun(
+        "filter", "scan", "--out", "--overwrite", "--format", "mha", "--calibration", "0.5,10"
+    )
+    assert code == 0, err
+    assert "scan_desc-nnsp_ct.nii.gz" in err
+    out = here / "qctrun-out"
+    image, sidecar = "scan_desc-nnsp_ct.mha", "scan_desc-nnsp_ct.json"
+    assert {path.name for path in out.iterdir()} == {image, sidecar, "filter.run.json", "mine.txt"}
+    assert read(out / image).provenance["calibration"]["slope"] == 0.5
+
+
+def test_other_thresholds_replace_the_whole_earlier_params_run(here: Path, qctrun: Program) -> None:
+    assert qctrun("filter", "scan", "--out").code == 0
+    assert qctrun("params", "--thresholds", "200,225").code == 0
+    code, _, err = qctrun("params", "--thresholds", "225,250", "--overwrite", "--format", "nrrd")
+    assert code == 0, err
+    out = here / "qctrun-out"
+    listed = {
+        output["path"]
+        for verb in ("filter", "params")
+        for output in read_record(out / f"{verb}.run.json")["outputs"]
+    }
+    assert {path.name for path in out.iterdir()} == listed | {"filter.run.json", "params.run.json"}
+    assert not any("thr200" in name for name in listed)
+
+
+def test_an_output_of_the_earlier_run_is_not_its_own_input(here: Path, qctrun: Program) -> None:
+    assert qctrun("filter", "scan", "--out").code == 0
+    image = here / "qctrun-out" / "scan_desc-nnsp_ct.nii.gz"
+    code, _, err = qctrun("filter", image, "--out", "--overwrite")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "another folder" in err
+    assert image.exists()
+
+
+@pytest.mark.parametrize("rest", [{}, {"outputs": [], "options": {}}, {"outputs": [3], "options": None}])
+def test_a_spoilt_record_of_the_filter_is_bad_input(
+    here: Path, qctrun: Program, rest: dict[str, object]
+) -> None:
+    (here / "qctrun-out").mkdir()
+    (here / "qctrun-out" / "filter.run.json").write_text(json.dumps({"schema": "qctrun/run/1", **rest}))
+    code, _, err = qctrun("params")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "filter.run.json" in err
+
+
+def test_a_model_that_nobody_has_scored_is_said(here: Path, qctrun: Program) -> None:
+    scored = models.card(scores={"micro-CT donors": [{"rmse": 1.0}]})
+    for name, card in (("unscored", models.card()), ("scored", scored)):
+        model = models.save(here / "images.onnx", models.nnsp(), card)
+        code, _, err = qctrun("filter", "scan", "-o", name, "--model", model)
+        assert code == 0, err
+        assert ("no scores" in err) == (name == "unscored")
+        told = [read_record(here / name / "filter.run.json")["warnings"]]
+        told.append(json.loads((here / name / "scan_desc-nnsp_ct.json").read_text())["Warnings"])
+        assert [any("no scores" in text for text in texts) for texts in told] == [name == "unscored"] * 2
+
+
+def test_the_record_of_params_says_what_computed(here: Path, qctrun: Program) -> None:
+    assert qctrun("params", "scan", "--device", "auto").code == 0
+    assert read_record(here / "qctrun-out" / "params.run.json")["device"] == {"asked": "auto", "used": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--calibration", "0.8,nan"], "finite"),
+        (["--calibration", "-1,0"], "slope"),
+        (["--calibration", "0.8"], "0.8: cannot be read"),
+        (["--calibration", "0.8,x"], "0.8,x: cannot be read"),
+        (["--calibration", "nowhere.json"], "nowhere.json: cannot be read"),
+    ],
+)
+def test_a_calibration_that_is_none_is_bad_input(
+    here: Path, qctrun: Program, words: list[str], reason: str
+) -> None:
+    code, _, err = qctrun("filter", "scan", *words)
+    assert (code, err.count("\n")) == (3, 1)
+    assert reason in err
+    assert not left_behind(here)
+
+
+def test_a_unit_is_understood_in_any_letters(image: Path, qctrun: Program) -> None:
+    image.with_name("density.json").unlink()
+    for number, unit in enumerate(("hu", "HU", "Mg/Cm3")):
+        words = ["--calibration", "1,0"] * (number < 2)
+        code, _, err = qctrun("params", image, "-o", f"{number}", "--unit", unit, "--material", "HA", *words)
+        assert code == 0, err
+    assert len({table(f"{number}")[0]["bmd_mg_cm3"] for number in range(3)}) == 1
+
+
 def two_series(folder: Path) -> list[str]:
     scans.make_series(folder / "scan", seed=1, prefix="other")
     return ["scan"]
@@ -373,6 +469,32 @@ def test_info_shows_series_that_are_no_volume(here: Path, qctrun: Program) -> No
     code, out, _ = qctrun("info", "scan")
     assert series["series_uid"] in out
     assert "volume: no" in out
+
+
+def test_info_shows_why_a_companion_cannot_be_used(here: Path, image: Path, qctrun: Program) -> None:
+    (here / "scan" / "calibration.json").write_text('{"slope": 0.8}')
+    code, out, _ = qctrun("info", "scan", "--json")
+    facts = json.loads(out)
+    assert (code, len(facts["series"]), facts["mask"]) == (0, 1, "scan/mask.nii.gz")
+    assert "no intercept" in facts["calibration"]["error"]
+    code, out, _ = qctrun("info", "scan")
+    assert code == 0
+    assert "calibration: error scan/calibration.json: wanted slope" in out
+    image.with_name("density.json").write_text("{")
+    code, out, _ = qctrun("info", image, "--json")
+    facts = json.loads(out)
+    assert (code, facts["dimensions"], facts["unit"]) == (0, 3, None)
+    assert "wanted JSON" in facts["sidecar"]["error"]
+
+
+def test_a_calibration_that_was_not_used_is_not_named(image: Path, qctrun: Program) -> None:
+    line = {"slope": 0.8, "intercept": 2.0, "material": "HA", "source": "test rods"}
+    image.with_name("calibration.json").write_text(json.dumps(line))
+    code, _, err = qctrun("params", image)
+    assert code == 0, err
+    assert "found in" not in err
+    inputs = read_record(Path("qctrun-out/params.run.json"))["inputs"]
+    assert [source["role"] for source in inputs] == ["image"]
 
 
 def test_info_shows_an_image_of_any_dimension(image: Path, qctrun: Program) -> None:

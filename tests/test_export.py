@@ -1,5 +1,9 @@
 """torch -> ONNX: the same numbers, any size, no trace of the machine, and no file when it is wrong."""
 
+import errno
+import os
+from pathlib import Path
+
 import filtering_models as models
 import numpy as np
 import onnx
@@ -13,6 +17,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
+from qctrun import export  # noqa: E402
 from qctrun.export import export_onnx  # noqa: E402
 from qctrun.train.network import HALO, NNSP  # noqa: E402
 
@@ -132,5 +137,27 @@ def test_existing_file(network, tmp_path):
 
 def test_not_writable(network, tmp_path):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError, match="file"):
         export_onnx(network, tmp_path / "file" / "m.onnx", models.card(CHANNELS))
+
+
+def test_full_disk_is_said_of_the_path_that_was_given(network, tmp_path, monkeypatch):
+    write = Path.write_bytes
+
+    def full(self, content):
+        write(self, content[:100])
+        if len(content) > 100:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    path = tmp_path / "new" / "m.onnx"
+    with pytest.raises(OutputError) as failed:
+        export_onnx(network, path, models.card(CHANNELS))
+    assert str(failed.value).startswith(f"cannot write {path}: got no space left on device")
+    assert failed.value.exit_code == 7
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bytes_without_a_file(network, exported):
+    model = export.exported(network, models.card(CHANNELS, halo=HALO))
+    assert (exported[0].read_bytes(), exported[1]) == (model.data, model.difference)

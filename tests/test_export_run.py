@@ -13,7 +13,7 @@ pytest.importorskip("onnxruntime")
 
 from qctrun.export import export_run  # noqa: E402
 from qctrun.runtime import Filter, Grid, Volume  # noqa: E402
-from qctrun.runtime.errors import InputError, OutputExistsError  # noqa: E402
+from qctrun.runtime.errors import InputError, OutputExistsError, UsageError  # noqa: E402
 from qctrun.runtime.filtering import load_model  # noqa: E402
 from qctrun.train import dataset  # noqa: E402
 from qctrun.train.fit import load_checkpoint, trained_network  # noqa: E402
@@ -72,7 +72,7 @@ def test_run_scores_donors_that_it_never_saw(finished):
 def test_finished_run_called_again_says_the_same(finished):
     out, trained = finished
     again = run(RECIPE, out, fields=(1, 1, 2))
-    assert again.scores == trained.scores
+    assert repr(again.scores) == repr(trained.scores)  # in words, for NaN is not equal to itself
 
 
 def test_card_has_donors_and_scores(finished, exported):
@@ -205,6 +205,12 @@ def test_existing_file_beside_the_model_is_kept(finished, tmp_path):
         export_run(finished[0], tmp_path / "README.onnx", name="m", version="1")
     assert (tmp_path / "README.md").read_text() == "mine"
     assert not (tmp_path / "README.onnx").exists()
+
+
+def test_model_named_like_its_card_is_refused(finished, tmp_path):
+    with pytest.raises(UsageError, match=r"nnsp\.onnx"):
+        export_run(finished[0], tmp_path / "m.md", name="m", version="1")
+    assert not list(tmp_path.iterdir())
 
 
 def test_export_by_the_program(finished, exported, tmp_path, qctrun):

@@ -109,7 +109,12 @@ def test_mask_of_everything_is_no_mask(nnsp):
 
 @pytest.mark.parametrize(
     ("mask", "words"),
-    [(np.ones((3, 3, 3)), "shape"), (np.zeros((12, 30, 28), bool), "empty"), (np.ones((12, 30)), "shape")],
+    [
+        (np.ones((3, 3, 3)), "shape"),
+        (np.zeros((12, 30, 28), bool), "empty"),
+        (np.ones((12, 30)), "shape"),
+        (np.ones((12, 30, 28), np.float32), "whole numbers, got an array of float32"),
+    ],
 )
 def test_bad_mask(nnsp, mask, words):
     with pytest.raises(InputError, match=words):

@@ -421,6 +421,32 @@ def test_an_empty_mask_is_refused():
         local_maps(volume_of(array), (200.0,), 1.548, mask=np.zeros(array.shape, bool))
 
 
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.int64])
+def test_a_mask_of_whole_numbers_is_where_they_are_not_0(kind, inside):
+    array = bone_like((9, 17, 21))
+    mask = np.zeros(array.shape, bool)
+    mask[:, 3:-3, 2:-2] = True
+    numbers = np.where(mask, 2, 0).astype(kind)
+    found = local_maps(volume_of(array), (200.0,), 1.548, mask=numbers, inside=inside)
+    wanted = local_maps(volume_of(array), (200.0,), 1.548, mask=mask, inside=inside)
+    assert np.isfinite(wanted["BMD"].array).any()
+    for key, volume in wanted.items():
+        np.testing.assert_array_equal(found[key].array, volume.array)
+
+
+def test_a_mask_of_fractions_is_refused():
+    array = bone_like((9, 17, 21))
+    with pytest.raises(InputError, match="mask: wanted bool or whole numbers, got an array of float64"):
+        local_maps(volume_of(array), (200.0,), 1.548, mask=np.ones(array.shape))
+
+
+def test_the_maps_say_which_device_made_them():
+    for device in ("auto", "cpu"):
+        maps = local_maps(volume_of(bone_like((9, 17, 21))), (200.0,), 1.548, device=device)
+        assert {volume.provenance["map"]["device"] for volume in maps.values()} == {"cpu"}
+
+
 def test_inside_needs_a_mask_to_be_inside_of():
     with pytest.raises(UsageError, match="mask"):
         local_maps(volume_of(bone_like((9, 17, 21))), (200.0,), 1.548, inside=True)

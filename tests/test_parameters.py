@@ -199,3 +199,13 @@ def test_another_shape_is_refused(what):
 def test_an_empty_mask_is_refused():
     with pytest.raises(InputError, match="mask"):
         parameters(EIGHT, (200.0,), mask=np.zeros((2, 2, 2), bool))
+
+
+def test_a_mask_of_whole_numbers_is_where_they_are_not_0_and_one_of_fractions_is_refused():
+    mask = np.zeros((2, 2, 2), np.int16)
+    mask[0], mask[1, 0, 0] = 3, -1
+    assert parameters(EIGHT, (200.0,), mask=mask) == parameters(EIGHT, (200.0,), mask=mask != 0)
+    assert map_means({"BMD": EIGHT}, mask) == map_means({"BMD": EIGHT}, mask != 0)
+    for measure in (lambda m: parameters(EIGHT, (200.0,), mask=m), lambda m: map_means({"BMD": EIGHT}, m)):
+        with pytest.raises(InputError, match="mask: wanted bool or whole numbers"):
+            measure(mask.astype(np.float32))

@@ -150,3 +150,35 @@ def test_the_nominal_line_needs_120_kvp_and_warns(scan, tmp_path):
         write_series(tmp_path / f"kvp{kvp}", values, KVP=kvp)
         with pytest.raises(InputError, match=rf"tube voltage is {words}; give --calibration"):
             read(tmp_path / f"kvp{kvp}")
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, np.uint8, int])
+def test_numbers_of_any_real_type_are_taken_and_become_plain_floats(kind):
+    for line in (Calibration(kind(2), kind(3), "HA", "test"), load_calibration((kind(2), kind(3)), "HA")):
+        assert (line.slope, line.intercept) == (2.0, 3.0)
+        assert type(line.slope) is type(line.intercept) is float
+        json.dumps(line.as_dict())
+
+
+@pytest.mark.parametrize("bad", [np.float32("nan"), np.bool_(True), 1j, None, "2", 10**400, np.array([2.0])])
+def test_what_is_no_finite_real_number_is_refused(bad):
+    with pytest.raises(InputError, match="calibration slope: wanted a finite number"):
+        Calibration(bad, 0.0, "HA", "test")
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "line.json"
+    path.write_text(json.dumps(LINE), "utf-8-sig")
+    assert load_calibration(path).slope == 0.779
+
+
+def test_the_provenance_names_the_file_that_the_line_came_from(scan, tmp_path):
+    folder, _ = scan
+    other = write_line(tmp_path / "other.json", slope=0.9)
+    assert "calibration_file" not in read(folder).provenance
+    beside = write_line(folder / "calibration.json")
+    assert read(folder).provenance["calibration_file"] == str(beside)
+    for given in (other, str(other)):
+        assert read(folder, calibration=given).provenance["calibration_file"] == str(other)
+    for given in ((0.8, 0.0), "0.8,0", load_calibration(other)):
+        assert "calibration_file" not in read(folder, calibration=given).provenance

@@ -15,6 +15,20 @@ from qctrun.runtime.reading import read, read_labels, stem_of
 
 AS_HU = (1.0, 0.0)
 LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+METAIMAGE_TYPES = {
+    "MET_CHAR": "<i1",
+    "MET_UCHAR": "<u1",
+    "MET_SHORT": "<i2",
+    "MET_USHORT": "<u2",
+    "MET_INT": "<i4",
+    "MET_UINT": "<u4",
+    "MET_LONG": "<i4",
+    "MET_ULONG": "<u4",
+    "MET_LONG_LONG": "<i8",
+    "MET_ULONG_LONG": "<u8",
+    "MET_FLOAT": "<f4",
+    "MET_DOUBLE": "<f8",
+}
 
 
 def numbers(kind=np.int16):
@@ -163,7 +177,7 @@ def test_nan_and_infinity_are_refused_with_their_place(tmp_path, suffix, bad, ki
     values = numbers(kind)
     values[1, 2, 3] = bad
     write_image(tmp_path / f"a{suffix}", values)
-    refused(tmp_path / f"a{suffix}", r"1 voxels of NaN or infinity, the first at \(z, y, x\) = \(1, 2, 3\)")
+    refused(tmp_path / f"a{suffix}", r"1 voxel of NaN or infinity, the first at \(z, y, x\) = \(1, 2, 3\)")
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mha", ".nrrd"])
@@ -224,3 +238,34 @@ def test_labels_refuse_a_file_that_is_no_image(tmp_path):
         read_labels(tmp_path / "mask.nii.gz", grid)
     with pytest.raises(InputError, match=r"a NIfTI, MHA or NRRD file, got dicom"):
         read_labels(tmp_path, grid)
+
+
+@pytest.mark.parametrize("place", ["LOCAL", "Local", "local"])
+@pytest.mark.parametrize(("kind", "dtype"), METAIMAGE_TYPES.items())
+def test_every_metaimage_type_has_the_width_that_its_library_gives_it(tmp_path, kind, dtype, place):
+    low = 0 if np.dtype(dtype).kind == "u" else -100
+    values = np.random.default_rng(4).integers(low, 100, (4, 5, 6)).astype(dtype)
+    lines = ["ObjectType = Image", "NDims = 3", "BinaryData = True", "BinaryDataByteOrderMSB = False"]
+    lines += ["DimSize = 6 5 4", f"ElementType = {kind}", f"ElementDataFile = {place}", ""]
+    path = tmp_path / "a.mha"
+    path.write_bytes("\n".join(lines).encode() + values.tobytes())
+    volume = read(path, unit="HU", calibration=AS_HU, material="HA")
+    np.testing.assert_array_equal(volume.array, sitk.GetArrayFromImage(sitk.ReadImage(str(path))))
+    np.testing.assert_array_equal(volume.array, values)
+    path.write_bytes(path.read_bytes()[:-1])
+    refused(path, f"{values.nbytes - 1} bytes of voxels where the header asks for {values.nbytes}")
+
+
+def test_another_spelling_of_local_is_a_file_name_as_for_the_library(tmp_path, capfd):
+    path = tmp_path / "a.mha"
+    write_image(path, numbers())
+    path.write_bytes(path.read_bytes().replace(b"= LOCAL", b"= lOcAl"))
+    refused(path, "no voxel file lOcAl beside it")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_sidecar_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "a.mha"
+    write_image(path, numbers())
+    (tmp_path / "a.json").write_text(json.dumps({"Units": "HU"}), "utf-8-sig")
+    assert read(path, calibration=AS_HU, material="HA").unit == "mg/cm3"

@@ -2,7 +2,9 @@
 
 import json
 import stat
+import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -116,3 +118,31 @@ def test_damaged_zips_are_refused(tmp_path):
     bad_zip(path, ("notes.txt", "no slices here"))
     with pytest.raises(InputError, match="a CT series of DICOM slices, got 1 file that is not DICOM"):
         read(path)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_threads_that_read_leave_the_warnings_as_they_were(tmp_path, shown):
+    values = np.arange(240, dtype=np.int16).reshape(10, 4, 6)
+    write_series(tmp_path / "scan", values)
+    display, before = sitk.ProcessObject.GetGlobalWarningDisplay(), list(warnings.filters)
+    try:
+        sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda _: read(tmp_path / "scan", calibration=(1.0, 0.0)), range(16)))
+        assert sitk.ProcessObject.GetGlobalWarningDisplay() == shown
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(display)
+    assert warnings.filters == before
+    assert all(np.array_equal(volume.array, values) for volume in found)
+
+
+def test_silence_lasts_until_the_last_reader_is_out():
+    first, second = sources.quiet(), sources.quiet()
+    shown, before = sitk.ProcessObject.GetGlobalWarningDisplay(), list(warnings.filters)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not sitk.ProcessObject.GetGlobalWarningDisplay()
+    second.__exit__(None, None, None)
+    assert sitk.ProcessObject.GetGlobalWarningDisplay() == shown
+    assert warnings.filters == before

@@ -73,6 +73,20 @@ def test_nibabel_sees_both_forms_at_the_same_place_in_mm(
     assert b"mg/cm3 HA" in image.header["descrip"].item()
 
 
+@pytest.mark.parametrize(
+    ("name", "intent"),
+    [
+        ("x_thr62.5_BVTVmap.nii", "BVTVmap"),
+        ("1.2.840_desc-nnsp_ct.nii.gz", "ct"),
+        ("a.b_BMDmap.nii.gz", "BMDmap"),
+        ("plain.nii", "plain"),
+    ],
+)
+def test_the_intent_is_the_quantity_also_behind_dots(tmp_path: Path, name: str, intent: str) -> None:
+    image: Any = nibabel.load(write(volume(), tmp_path / name))
+    assert image.header.get_intent()[2] == intent
+
+
 def test_a_written_volume_is_read_without_being_told_its_unit(tmp_path: Path) -> None:
     line = {"slope": 0.8, "intercept": 0.0, "material": "K2HPO4", "source": "guess", "nominal": True}
     wanted = Volume(

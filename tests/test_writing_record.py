@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import scans
 
-from qctrun.runtime.errors import InputError, OutputError
+from qctrun.runtime.errors import InputError, OutputError, OutputExistsError
+from qctrun.runtime.json_files import json_text
 from qctrun.runtime.volume import Volume
-from qctrun.runtime.writing import RunRecord, Staging, files, read_record, stage_image
+from qctrun.runtime.writing import RunRecord, Staging, read_record, stage_image
 
 
 def test_a_record_names_what_was_read_and_written(tmp_path: Path) -> None:
@@ -108,6 +109,78 @@ def test_an_old_seal_never_stands_beside_new_files(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.iterdir())
 
 
+def earlier_run(folder: Path, *listed: object, schema: str = "qctrun/run/1") -> None:
+    """What an earlier run has left: a record that lists outputs, and these outputs."""
+    folder.mkdir()
+    (folder / "mine.mha").write_text("mine")
+    (folder / "a.json").write_text("old")
+    (folder / "a.mha").write_text("old")
+    outputs = [{"path": path} for path in listed]
+    (folder / "filter.run.json").write_text(json.dumps({"schema": schema, "outputs": outputs}))
+
+
+def run_again(folder: Path, **words: object) -> tuple[str, ...]:
+    names = ["a.json", "a.nrrd", "filter.run.json"]
+    with Staging(folder, names, overwrite=True, **words) as staging:  # type: ignore[arg-type]
+        for name in names:
+            staging.add_text(name, "new")
+        assert (folder / "a.mha").read_text() == "old"
+        return staging.commit()
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_overwriting_takes_away_what_the_old_record_lists(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    earlier_run(folder, "a.mha", "a.json", "gone.mha")
+    assert run_again(folder) == ("a.mha",)
+    assert texts(folder) == dict.fromkeys(("a.json", "a.nrrd", "filter.run.json"), "new") | {
+        "mine.mha": "mine"
+    }
+
+
+@pytest.mark.parametrize("listed", ["../outside.mha", "sub/inside.mha", "..", ".", "", None, 3])
+def test_overwriting_removes_nothing_that_a_record_has_no_right_to(tmp_path: Path, listed: object) -> None:
+    folder = tmp_path / "out"
+    earlier_run(folder, listed, str(tmp_path / "outside.mha"))
+    (folder / "sub").mkdir()
+    kept = [tmp_path / "outside.mha", folder / "sub" / "inside.mha", folder / "a.mha"]
+    for path in kept:
+        path.write_text("old")
+    assert run_again(folder) == ()
+    assert all(path.read_text() == "old" for path in kept)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"outputs": [{"path": "a.mha"}]}', '{"schema": "qctrun/run/1"}'])
+def test_overwriting_something_that_is_no_record_removes_nothing(tmp_path: Path, text: str) -> None:
+    earlier_run(tmp_path / "out", "a.mha")
+    (tmp_path / "out" / "filter.run.json").write_text(text)
+    assert run_again(tmp_path / "out") == ()
+    assert (tmp_path / "out" / "a.mha").exists()
+
+
+def test_a_run_that_is_not_finished_removes_nothing(tmp_path: Path) -> None:
+    earlier_run(tmp_path / "out", "a.mha")
+    before = texts(tmp_path / "out")
+    names = ["a.json", "a.nrrd", "filter.run.json"]
+    with pytest.raises(KeyboardInterrupt), Staging(tmp_path / "out", names, overwrite=True) as staging:
+        staging.add_text("a.json", "new")
+        raise KeyboardInterrupt
+    assert texts(tmp_path / "out") == before
+
+
+def test_what_a_run_reads_is_never_replaced(tmp_path: Path) -> None:
+    earlier_run(tmp_path / "out", "a.mha", "a.json")
+    before = texts(tmp_path / "out")
+    for name in ("a.mha", "a.json"):
+        with pytest.raises(OutputExistsError, match=f"{name}.*another folder"):
+            run_again(tmp_path / "out", inputs=[tmp_path / "out" / name])
+    assert texts(tmp_path / "out") == before
+    assert run_again(tmp_path / "out", inputs=[tmp_path / "out" / "mine.mha", tmp_path / "nowhere"])
+
+
 def test_a_folder_that_others_use_meanwhile_is_left(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), Staging(tmp_path / "out", ["a"]) as staging:
         (staging.folder / "theirs").touch()
@@ -116,4 +189,4 @@ def test_a_folder_that_others_use_meanwhile_is_left(tmp_path: Path) -> None:
 
 
 def test_json_has_no_nan() -> None:
-    assert json.loads(files.json_text({"a": [float("nan"), (1, Path("b"))]})) == {"a": [None, [1, "b"]]}
+    assert json.loads(json_text({"a": [float("nan"), (1, Path("b"))]})) == {"a": [None, [1, "b"]]}

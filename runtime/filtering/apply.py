@@ -1,20 +1,19 @@
 """Windows x session: a calibrated volume in, the filtered one on the same grid out."""
 
-from collections.abc import Callable
+import math
 from itertools import pairwise
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.runtime.errors import InputError
+from qctrun.runtime.errors import InputError, UsageError
 from qctrun.runtime.filtering.model import ModelCard, load_model
 from qctrun.runtime.filtering.session import Session
-from qctrun.runtime.filtering.windows import BoolArray, Window, grow, plan, plan_needed
-from qctrun.runtime.volume import FloatArray, Volume, require_finite
-
-Progress = Callable[[int, int], None]
+from qctrun.runtime.filtering.windows import Window, grow, plan, plan_needed
+from qctrun.runtime.volume import BoolArray, FloatArray, Progress, Volume, as_mask, require_finite
 
 WINDOW_BYTES = {"cpu": 512 * 2**20, "cuda": 2 * 2**30}
 """Memory that the activations of one window may take. On the CPU, 512 x 512 x 128 voxels stay well under 2 GB
@@ -79,8 +78,9 @@ class Filter:
         Parameters
         ----------
         volume : Volume
-            Calibrated density in the model's unit and material, finite.
-        mask : array (z, y, x), optional
+            Calibrated density in the model's unit and material, finite. A density of unknown material is taken
+            as one of the model's, with a warning.
+        mask : bool or integer array (z, y, x), optional
             Where it is not zero, and `margin_mm` around, the result is filtered, the same as without a mask;
             elsewhere it keeps the values that came in, and the provenance says so.
         margin_mm : float
@@ -92,16 +92,19 @@ class Filter:
         Returns
         -------
         Volume
-            Same grid, unit and material; `provenance["filter"]` names model, device and windows.
+            Same grid and unit, the model's material; `provenance["filter"]` names model, device and windows.
 
         Raises
         ------
+        UsageError
+            When the margin is no finite number of at least 0.
         InputError
             When unit or material are not the model's, when a voxel is NaN or infinite, or when the mask is
-            empty or of another shape.
+            none for this volume (`as_mask`).
         OutOfMemoryError, DeviceError
             When a window does not fit or the device fails.
         """
+        _require_margin(margin_mm)
         notes = _check(volume, self.card)
         need = None if mask is None else _need(mask, margin_mm, volume)
         windows = self._plan(volume.grid.size, need)
@@ -111,8 +114,9 @@ class Filter:
             notes.append(
                 f"filtered only within the mask and {margin_mm:g} mm around; the rest is as it came in"
             )
-        provenance = {**volume.provenance, "filter": self._record(windows, fraction, margin_mm)}
-        return volume.with_array(array, provenance=provenance).warn(*notes)
+        record = self._record(windows, fraction, None if need is None else float(margin_mm))
+        provenance = {**volume.provenance, "filter": record}
+        return volume.with_array(array, material=self.card.material, provenance=provenance).warn(*notes)
 
     def _plan(self, size: tuple[int, int, int], need: BoolArray | None) -> list[Window]:
         limit = WINDOW_BYTES[self.device.partition(":")[0]] // voxel_bytes(self.card)
@@ -129,7 +133,7 @@ class Filter:
             progress(done, len(windows))
         return result
 
-    def _record(self, windows: list[Window], fraction: float, margin_mm: float) -> dict[str, Any]:
+    def _record(self, windows: list[Window], fraction: float, margin_mm: float | None) -> dict[str, Any]:
         record: dict[str, Any] = {
             "model": self.card.name,
             "version": self.card.version,
@@ -141,9 +145,10 @@ class Filter:
             "windows": len(windows),
             "computed_voxels": sum(window.voxels for window in windows),
             "filtered_fraction": fraction,
+            "margin_mm": margin_mm,
             "notes": list(self.notes),
         }
-        return record if fraction == 1 else {**record, "margin_mm": margin_mm, "outside": "raw"}
+        return record if fraction == 1 else {**record, "outside": "raw"}
 
 
 def voxel_bytes(card: ModelCard) -> int:
@@ -159,12 +164,18 @@ def _check(volume: Volume, card: ModelCard) -> list[str]:
         raise InputError("volume", wanted=f"{card.unit}, the model's unit", got=volume.unit, mend=mend)
     if volume.material not in (None, card.material):
         wanted = f"{card.material} density, the model's material"
-        mend = f"give the calibration as a line to {card.material}"
+        mend = f"read the scan in HU again and calibrate it by a line to {card.material}"
         raise InputError("volume", wanted=wanted, got=f"{volume.material} density", mend=mend)
     require_finite(volume.array, "volume")
     notes = []
     if volume.material is None:
         notes.append(f"the material of the density is not stated; it is taken as {card.material}")
+    if before := volume.provenance.get("filter"):
+        name = f"{before.get('model', '')} {before.get('version', '')}".strip() or "a model"
+        notes.append(
+            f"FILTERED TWICE: the volume was already filtered by {name}; the filter is made for scans as they "
+            "come from the scanner, give it the unfiltered one"
+        )
     ratios = [found / wanted for found, wanted in zip(volume.grid.spacing, card.spacing_mm, strict=True)]
     if any(abs(ratio - 1) > SPACING_TOLERANCE for ratio in ratios):
         found, wanted = (" x ".join(f"{s:.4g}" for s in mm) for mm in (volume.grid.spacing, card.spacing_mm))
@@ -172,11 +183,12 @@ def _check(volume: Volume, card: ModelCard) -> list[str]:
     return notes
 
 
+def _require_margin(margin_mm: float) -> None:
+    if not isinstance(margin_mm, Real) or not (math.isfinite(margin_mm) and margin_mm >= 0):
+        raise UsageError("margin_mm", wanted="a finite number of mm, 0 or more", got=repr(margin_mm))
+
+
 def _need(mask: npt.NDArray[Any], margin_mm: float, volume: Volume) -> BoolArray:
-    if np.shape(mask) != volume.grid.size:
-        raise InputError("mask", wanted=f"the volume's shape {volume.grid.size}", got=str(np.shape(mask)))
-    inside = np.asarray(mask) != 0
-    if not inside.any():
-        raise InputError("mask", wanted="at least one voxel", got="an empty mask")
+    inside = as_mask(mask, volume.grid)
     z, y, x = (int(margin_mm / spacing + 1e-6) for spacing in volume.grid.spacing)
     return grow(inside, (z, y, x))

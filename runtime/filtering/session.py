@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import re
 from importlib import metadata
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any, cast
 
 import numpy as np
 
+from qctrun.runtime.devices import parse_device, parse_threads
 from qctrun.runtime.errors import (
     DeviceError,
     ModelError,
     OutOfMemoryError,
     QctrunError,
     RuntimeMissingError,
-    UsageError,
 )
 from qctrun.runtime.filtering.model import MEND, Model
 from qctrun.runtime.volume import FloatArray
@@ -79,8 +78,8 @@ class Session:
     """
 
     def __init__(self, model: Model, device: str = "auto", threads: int | None = None) -> None:
-        wanted = _parse_device(device)
-        self.threads = _parse_threads(threads)
+        wanted = parse_device(device)
+        self.threads = parse_threads(threads)
         runtime = _import_onnxruntime()
         self.device, self.notes = "cpu", _wheel_notes()
         self._session = self._open(runtime, model, CPU, {})
@@ -169,19 +168,6 @@ class Session:
                 mend='update the NVIDIA driver and cuDNN, or use the device "cpu"',
             )
         self._session, self.device = session, device
-
-
-def _parse_device(device: str) -> str:
-    """Where to try: "cpu" or "cuda:N"."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise UsageError("device", wanted="auto, cpu, cuda or cuda:N", got=repr(device))
-    return "cuda:0" if device in ("auto", "cuda") else device
-
-
-def _parse_threads(threads: int | None) -> int:
-    if threads is not None and threads < 1:
-        raise UsageError("threads", wanted="a number of at least 1", got=str(threads))
-    return threads or len(os.sched_getaffinity(0))
 
 
 def _import_onnxruntime() -> Any:

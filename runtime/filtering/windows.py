@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from qctrun.runtime.volume import BoolArray
+
 Box = tuple[slice, ...]
 Triple = tuple[int, int, int]
 Span = tuple[int, int]
-BoolArray = npt.NDArray[np.bool_]
 
 FINER = (1, 2, 4, 8)
 """With a mask, windows of the full size and of these fractions of it are tried and the cheapest kept."""

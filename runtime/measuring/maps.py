@@ -1,22 +1,20 @@
 """Local maps: BMD, SD, BV/TV and TMD of the sphere around each voxel (Eq. 4-9)."""
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from qctrun.runtime.devices import parse_device, parse_threads
 from qctrun.runtime.errors import DeviceError, UsageError
-from qctrun.runtime.measuring.checks import checked_thresholds, require_density, require_mask
+from qctrun.runtime.measuring.checks import checked_thresholds, require_density
 from qctrun.runtime.measuring.kernels.formulas import FUZZY_WIDTH_MG_CM3
 from qctrun.runtime.measuring.sphere import Sphere
-from qctrun.runtime.volume import Unit, Volume
+from qctrun.runtime.volume import BoolArray, MapKey, Progress, Unit, Volume, as_mask
 
 Step = Literal["fuzzy", "hard"]
-MapKey = str | tuple[str, float]
-Flags = npt.NDArray[np.bool_]
-Progress = Callable[[int, int], None]
 
 BACKENDS = {"cpu": "qctrun.runtime.measuring.kernels.cpu"}
 """Where each kind of device has its kernels; imported when used, since compilers are slow to load."""
@@ -27,7 +25,7 @@ def local_maps(
     thresholds: Sequence[float],
     diameter_mm: float = 4.3,
     step: Step = "fuzzy",
-    mask: Flags | None = None,
+    mask: npt.NDArray[Any] | None = None,
     inside: bool = False,
     device: str = "auto",
     threads: int | None = None,
@@ -45,8 +43,8 @@ def local_maps(
         Diameter of the sphere, mm.
     step : "fuzzy" or "hard"
         The paper's step of 10 mg/cm3 width, or bone from the threshold on.
-    mask : bool array (z, y, x), optional
-        Values at these voxels only. Their spheres are whole: they reach beyond the mask.
+    mask : bool or integer array (z, y, x), optional
+        Values where it is not 0 only. Their spheres are whole: they reach beyond the mask.
     inside : bool
         Values only where the sphere lies wholly inside the mask.
     device : str
@@ -72,22 +70,25 @@ def local_maps(
         When the device cannot be used.
     """
     wanted_thresholds = checked_thresholds(thresholds)
-    _require_sense(step, threads, inside and mask is None)
-    backend = _backend(device)
+    threads = parse_threads(threads)
+    _require_sense(step, inside and mask is None)
+    used = "cpu" if device == "auto" else parse_device(device)
+    backend = _backend(used)
     require_density(volume)
-    if mask is not None:
-        require_mask(mask, volume)
+    region = None if mask is None else as_mask(mask, volume.grid)
     sphere = Sphere(volume.grid.spacing, diameter_mm)
     wanted = _where_it_fits(sphere, volume)
-    if mask is not None:
-        wanted &= mask
-    if mask is not None and inside:
-        wanted = backend.inside(np.ascontiguousarray(mask), wanted, sphere.half_widths, threads)
+    if region is not None:
+        wanted &= region
+    if region is not None and inside:
+        wanted = backend.inside(np.ascontiguousarray(region), wanted, sphere.half_widths, threads)
     bmd, sd, bvtv, tmd = backend.measure(
         volume.array, wanted, sphere.half_widths, wanted_thresholds, step == "fuzzy", threads, progress
     )
-    how = _how(sphere, step, mask is not None, inside)
-    told = volume.warn(*sphere.warnings, *(() if wanted.any() else (_nowhere(sphere, inside),)))
+    how = {**_how(sphere, step, mask is not None, inside), "device": used}
+    told = volume.warn(*sphere.warnings, *_beyond_filtered(sphere, volume))
+    if not wanted.any():
+        told = told.warn(_nowhere(sphere, mask is not None, inside))
     maps: dict[MapKey, Volume] = {"BMD": _map(told, bmd, "mg/cm3", how), "SD": _map(told, sd, "mg/cm3", how)}
     for threshold, fractions, densities in zip(wanted_thresholds, bvtv, tmd, strict=True):
         here = {**how, "threshold_mg_cm3": threshold}
@@ -96,20 +97,16 @@ def local_maps(
     return maps
 
 
-def _require_sense(step: str, threads: int | None, no_mask: bool) -> None:
+def _require_sense(step: str, no_mask: bool) -> None:
     if step not in ("fuzzy", "hard"):
         raise UsageError("step", wanted="fuzzy or hard", got=repr(step))
-    if threads is not None and threads < 1:
-        raise UsageError("threads", wanted="1 or more", got=str(threads))
     if no_mask:
         raise UsageError("inside", wanted="a mask for the spheres to lie in", got="none")
 
 
 def _backend(device: str) -> Any:
     """The kernels of a device: modules with the functions `measure` and `inside`."""
-    kind = "cpu" if device == "auto" else device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise UsageError("device", wanted="auto, cpu, cuda or cuda:N", got=repr(device))
+    kind = device.partition(":")[0]
     if kind not in BACKENDS:
         usable = " or ".join(("auto", *BACKENDS))
         raise DeviceError(
@@ -118,7 +115,7 @@ def _backend(device: str) -> Any:
     return importlib.import_module(BACKENDS[kind])
 
 
-def _where_it_fits(sphere: Sphere, volume: Volume) -> Flags:
+def _where_it_fits(sphere: Sphere, volume: Volume) -> BoolArray:
     """Voxels about which the whole sphere lies inside the volume."""
     shape = volume.array.shape
     fits = np.zeros(shape, bool)
@@ -142,6 +139,19 @@ def _map(volume: Volume, array: npt.NDArray[np.float32], unit: Unit, how: dict[s
     return volume.with_array(array, unit=unit, provenance={**volume.provenance, "map": how})
 
 
-def _nowhere(sphere: Sphere, inside: bool) -> str:
+def _beyond_filtered(sphere: Sphere, volume: Volume) -> tuple[str, ...]:
+    """Say when spheres around the mask of a filter reach further than the filter has."""
+    made = volume.provenance.get("filter") or {}
+    margin_mm = made.get("margin_mm")
+    if made.get("outside") != "raw" or margin_mm is None or sphere.diameter_mm / 2 <= margin_mm:
+        return ()
+    return (
+        f"spheres of {sphere.diameter_mm:g} mm mix filtered with raw voxels: the volume was filtered only up "
+        f"to {margin_mm:g} mm around the mask; filter it without a mask, or measure smaller spheres",
+    )
+
+
+def _nowhere(sphere: Sphere, masked: bool, inside: bool) -> str:
     where = "the mask" if inside else "the volume"
-    return f"the local maps are empty: no sphere of {sphere.diameter_mm:g} mm lies wholly in {where}"
+    centred = " with its centre in the mask" if masked and not inside else ""
+    return f"the local maps are empty: no sphere of {sphere.diameter_mm:g} mm{centred} lies wholly in {where}"

@@ -4,19 +4,18 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.measuring.checks import checked_thresholds, require_density, require_mask
-from qctrun.runtime.volume import Volume
+from qctrun.runtime.measuring.checks import checked_thresholds, require_density
+from qctrun.runtime.volume import BoolArray, MapKey, Volume, as_mask
 
-Flags = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.int32]
 Doubles = npt.NDArray[np.float64]
 Slices = Callable[[], Iterator[Doubles]]
-MapKey = str | tuple[str, float]
 
 HARDLY_BONE_BVTV = 0.01
 """Below this a local TMD rests on next to nothing; tables count such spheres."""
@@ -77,7 +76,7 @@ class MapMeans:
 def parameters(
     volume: Volume,
     thresholds: Sequence[float],
-    mask: Flags | None = None,
+    mask: npt.NDArray[Any] | None = None,
     labels: Labels | None = None,
 ) -> list[Parameters]:
     """Measure a mask as a whole and each label in it, with the hard step (V >= t is bone).
@@ -88,8 +87,8 @@ def parameters(
         Calibrated density, mg/cm3, finite.
     thresholds : sequence of floats
         mg/cm3.
-    mask : bool array (z, y, x), optional
-        The region; the whole volume when None.
+    mask : bool or integer array (z, y, x), optional
+        The region, where it is not 0; the whole volume when None.
     labels : integer array (z, y, x), optional
         Regions of their own, 0 is none. Only their voxels in the mask count; a label without any has no row.
 
@@ -107,19 +106,18 @@ def parameters(
     """
     wanted = checked_thresholds(thresholds)
     require_density(volume)
-    if mask is not None:
-        require_mask(mask, volume)
+    region = None if mask is None else as_mask(mask, volume.grid)
     if labels is not None:
         _require_labels(labels, volume)
     found = [None] if labels is None else [None, *(int(label) for label in np.unique(labels) if label)]
     rows: list[Parameters] = []
     for label in found:
-        slices = partial(_slices, volume.array, mask, labels, label)
+        slices = partial(_slices, volume.array, region, labels, label)
         rows += _measure(label, slices, wanted, volume.grid.voxel_mm3)
     return rows
 
 
-def map_means(maps: Mapping[MapKey, Volume], mask: Flags | None = None) -> MapMeans:
+def map_means(maps: Mapping[MapKey, Volume], mask: npt.NDArray[Any] | None = None) -> MapMeans:
     """Average local maps over those voxels of a mask (or of the volume) that have a value.
 
     Raises
@@ -127,12 +125,11 @@ def map_means(maps: Mapping[MapKey, Volume], mask: Flags | None = None) -> MapMe
     InputError
         When the mask does not fit the maps.
     """
-    if mask is not None:
-        require_mask(mask, next(iter(maps.values())))
+    region = None if mask is None else as_mask(mask, next(iter(maps.values())).grid)
     means, spheres = {}, 0
     hardly: dict[float, int] = {}
     for key, volume in maps.items():
-        values = volume.array[np.isfinite(volume.array) & (True if mask is None else mask)]
+        values = volume.array[np.isfinite(volume.array) & (True if region is None else region)]
         spheres = values.size
         means[key] = float(values.mean(dtype=np.float64)) if spheres else None
         if isinstance(key, tuple) and key[0] == "BVTV":
@@ -180,7 +177,7 @@ def _measure(
 
 
 def _slices(
-    array: npt.NDArray[np.float32], mask: Flags | None, labels: Labels | None, label: int | None
+    array: npt.NDArray[np.float32], mask: BoolArray | None, labels: Labels | None, label: int | None
 ) -> Iterator[Doubles]:
     """The values of a region, slice by slice, so that no copy of the volume is made."""
     for z, values in enumerate(array):

@@ -1,16 +1,19 @@
 """Files into volumes: DICOM, NIfTI, MHA and NRRD scans as calibrated density on their native grid."""
 
 from qctrun.runtime.reading.calibration import Calibration, load_calibration
+from qctrun.runtime.reading.companions import Beside, find_beside
+from qctrun.runtime.reading.describe import describe
 from qctrun.runtime.reading.dicom import list_series
 from qctrun.runtime.reading.labels import read_labels
 from qctrun.runtime.reading.scans import read
-from qctrun.runtime.reading.sources import Beside, find_beside, stem_of
+from qctrun.runtime.reading.sources import stem_of
 from qctrun.runtime.reading.stacks import Series
 
 __all__ = [
     "Beside",
     "Calibration",
     "Series",
+    "describe",
     "find_beside",
     "list_series",
     "load_calibration",

@@ -1,15 +1,17 @@
 """From HU to bone-mineral density: a line, who measured it, and what it is a density of."""
 
-import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qctrun.runtime.errors import InputError
+from qctrun.runtime.json_files import read_json
 from qctrun.runtime.reading.sources import opened_file
 from qctrun.runtime.volume import MATERIALS, FloatArray, Material, Unit, Volume
 
@@ -25,7 +27,7 @@ class Calibration:
     Attributes
     ----------
     slope, intercept : float
-        In mg/cm3 per HU and mg/cm3.
+        In mg/cm3 per HU and mg/cm3. Converted to float when they are other real numbers (NumPy's scalars).
     material : "HA" or "K2HPO4"
         What the density is a density of.
     source : str
@@ -47,8 +49,7 @@ class Calibration:
 
     def __post_init__(self) -> None:
         for name, value in (("slope", self.slope), ("intercept", self.intercept)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise InputError(f"calibration {name}", wanted="a finite number", got=repr(value))
+            object.__setattr__(self, name, _finite(value, f"calibration {name}"))
         if self.slope <= 0:
             raise InputError("calibration slope", wanted="mg/cm3 per HU above 0", got=repr(self.slope))
         if self.material not in MATERIALS:
@@ -99,18 +100,31 @@ def load_calibration(
         When the file or a number in it is unusable, or two materials contradict each other.
     """
     if isinstance(given, str):
-        given = _pair(given) or Path(given)
+        given = _pair(given) or _named_file(given)
     if isinstance(given, Path):
         given = _from_file(given, material)
     elif not isinstance(given, Calibration):
-        if len(given) != 2:
-            raise InputError("calibration", wanted="two numbers: slope, intercept", got=repr(given))
+        if not isinstance(given, Sequence | np.ndarray) or len(given) != 2:
+            got = " ".join(repr(given).split())
+            raise InputError(
+                "calibration",
+                wanted="two numbers: slope, intercept",
+                got=got,
+                mend="say (0.8, 0.0) or a file",
+            )
         source = "given as slope and intercept" if material else f"given as slope and intercept, {ASSUMED_HA}"
         given = Calibration(given[0], given[1], material or "HA", source)
     if material is not None and given.material != material:
         got = f"{given.material} by the calibration ({given.source}) and {material} by --material"
         raise InputError("material", wanted="one material", got=got, mend="leave one of them away")
     return given
+
+
+def file_of(given: Calibration | tuple[float, float] | str | Path | None) -> Path | None:
+    """The file that `load_calibration` reads for a calibration in this form, if it is one."""
+    if isinstance(given, str) and not _pair(given):
+        return Path(given)
+    return given if isinstance(given, Path) else None
 
 
 def nominal_calibration(kvp: float | None, material: Material | None, strict: bool) -> Calibration:
@@ -175,26 +189,6 @@ def material_of(text: str, where: str = "--material") -> Material:
     raise InputError(where, wanted=" or ".join(MATERIALS), got=repr(text))
 
 
-def read_json(path: Path, name: Path | None = None) -> Mapping[str, Any]:
-    """Read a JSON object from a file; `name` is what messages call it.
-
-    Raises
-    ------
-    InputError
-        When the file is not there or holds something else.
-    """
-    name = name or path
-    try:
-        values = json.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{name}", wanted="JSON", got=" ".join(str(error).split())) from error
-    if not isinstance(values, dict):
-        raise InputError(f"{name}", wanted="a JSON object", got=type(values).__name__)
-    return values
-
-
 def calibration_from(values: Mapping[str, Any], name: str, material: Material | None = None) -> Calibration:
     """Make a calibration of JSON values that came from `name`.
 
@@ -223,9 +217,36 @@ def calibration_from(values: Mapping[str, Any], name: str, material: Material | 
         raise InputError(f"{name}: {error}") from error
 
 
+def _named_file(text: str) -> Path:
+    path = Path(text)
+    if not any(map(os.path.exists, (path, *path.parents[:-1]))):
+        wanted = "SLOPE,INTERCEPT like 0.8,0 or a JSON file"
+        got = "one number" if _is_number(text) else "no such file"
+        raise InputError(f"--calibration {text}: cannot be read", wanted=wanted, got=got)
+    return path
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _from_file(path: Path, material: Material | None) -> Calibration:
     with opened_file(path) as file:
         return calibration_from(read_json(file, path), str(path), material)
+
+
+def _finite(value: Any, what: str) -> float:
+    try:
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise InputError(what, wanted="a finite number", got=repr(value))
+    return number
 
 
 def _pair(text: str) -> tuple[float, float] | None:

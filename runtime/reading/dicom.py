@@ -1,6 +1,5 @@
 """A DICOM folder or zip into one CT volume in HU, at the place that the tags state."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from qctrun.runtime.digests import sha256_of, sha256_of_bytes, sha256_of_set
 from qctrun.runtime.errors import InputError
+from qctrun.runtime.formats import suffix_of
+from qctrun.runtime.reading.companions import slice_folders
 from qctrun.runtime.reading.headers import Header, in_words, read_headers
 from qctrun.runtime.reading.pixels import stored_pixels
-from qctrun.runtime.reading.sources import format_of, opened_folder, stem_of, suffix_of
+from qctrun.runtime.reading.sources import format_of, opened_folder, stem_of
 from qctrun.runtime.reading.stacks import Series, stacked
 from qctrun.runtime.volume import FloatArray, Material, Unit, Volume
 
@@ -55,7 +57,8 @@ def read_dicom(
     Returns
     -------
     Volume
-        In HU, or in mg/cm3 when `unit` says so. Its provenance has `inputs`, `stem`, `scan`, `warnings`.
+        In HU, or in mg/cm3 when `unit` says so. Its provenance has `inputs`, `stem`, `scan`, `warnings`, and
+        in `slice_folders` where below `path` the slices lie.
 
     Raises
     ------
@@ -70,6 +73,7 @@ def read_dicom(
             raise _no_volume(series, path)
         array = np.empty(series.size, np.float32)
         digest, padded = _fill(array, series.headers, unit)
+        folders = slice_folders(series, folder)
     if any(header.lossy for header in series.headers):
         notes.append("the pixels were compressed with loss before they came here")
     source = path if path.is_file() else None
@@ -78,12 +82,13 @@ def read_dicom(
         "inputs": [
             {
                 "path": str(path),
-                "sha256": _sha256(source) if source else digest,
+                "sha256": sha256_of(source) if source else digest,
                 "files": len(series.headers),
                 "format": format_of(path),
             }
         ],
         "stem": stem_of(path),
+        "slice_folders": folders,
         "scan": scan,
         "warnings": notes,
     }
@@ -158,11 +163,11 @@ def _unit(headers: Sequence[Header], asked: Unit | None, path: Path) -> Unit:
 
 
 def _fill(array: FloatArray, headers: Sequence[Header], unit: Unit) -> tuple[str, int]:
-    """Rescale slice by slice into the array; the digest is that of the files' sorted digests."""
+    """Rescale slice by slice into the array; the digest is that of all files."""
     digests, padded = [], 0
     for values, header in zip(array, headers, strict=True):
         data = _bytes(header.path)
-        digests.append(hashlib.sha256(data).hexdigest())
+        digests.append(sha256_of_bytes(data))
         stored = stored_pixels(data, header.path)
         slope = 1.0 if header.slope is None else header.slope
         intercept = 0.0 if header.intercept is None else header.intercept
@@ -175,7 +180,7 @@ def _fill(array: FloatArray, headers: Sequence[Header], unit: Unit) -> tuple[str
             outside = stored == header.padding
             values[outside] = AIR_HU
             padded += int(outside.sum())
-    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest(), padded
+    return sha256_of_set(digests), padded
 
 
 def _bytes(path: Path) -> bytes:
@@ -183,11 +188,6 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _scan(series: Series) -> dict[str, Any]:

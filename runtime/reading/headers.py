@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.reading.sources import cause, is_dicom, quiet
+from qctrun.runtime.reading.sources import cause, files_below, is_dicom, quiet
 
 TAGS = [
     *(
@@ -76,10 +76,10 @@ def read_headers(folder: Path) -> tuple[list[Header], Counter[str]]:
     Raises
     ------
     InputError
-        When a DICOM file is cut short, or a file named `.dcm` is none.
+        When a DICOM file is cut short, a file named `.dcm` is none, or one cannot be read at all.
     """
     headers, set_aside = [], Counter[str]()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in files_below(folder):
         with quiet():
             dataset = _dataset(path)
             kind = "file that is not DICOM" if dataset is None else _kind(dataset, path)

@@ -1,8 +1,7 @@
 """NIfTI, MetaImage and NRRD files into arrays and grids, exactly where their headers put them."""
 
-import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk
 
+from qctrun.runtime.digests import sha256_of, sha256_of_set
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.reading.calibration import calibration_from, material_of, read_json, unit_of
+from qctrun.runtime.formats import Format
+from qctrun.runtime.json_files import read_json
+from qctrun.runtime.reading.calibration import calibration_from, material_of, unit_of
 from qctrun.runtime.reading.metaimage import check_metaimage
 from qctrun.runtime.reading.nifti import check_nifti
-from qctrun.runtime.reading.sources import Format, cause, format_of, quiet, stem_of
+from qctrun.runtime.reading.sources import cause, format_of, quiet, readable, stem_of
 from qctrun.runtime.volume import Grid, Material, Unit, Volume, require_finite
 
 READERS: dict[Format, str] = {"nifti": "NiftiImageIO", "mha": "MetaImageIO", "nrrd": "NrrdImageIO"}
@@ -25,14 +27,15 @@ PLAIN_NUMBERS = frozenset(
     }
 )
 NumberArray = npt.NDArray[Any]
+_SHEARED = "resample it to perpendicular axes"
 
 
 def read_image(path: Path, *, unit: Unit | None = None, material: Material | None = None) -> Volume:
     """Read a volume whose unit its sidecar or the caller names.
 
     The sidecar is the JSON file of the same stem beside the image; its keys `Units`, `CalibrationMaterial`,
-    `Calibration`, `KVP`, `Warnings` and `ModelName` are read. A left-handed image (NIfTI may be one) stays as
-    it is stored.
+    `Calibration`, `Warnings`, those of the scan and those of the filter are read. A left-handed image (NIfTI
+    may be one) stays as it is stored.
 
     Returns
     -------
@@ -44,59 +47,78 @@ def read_image(path: Path, *, unit: Unit | None = None, material: Material | Non
     InputError
         When the file is no sound 3-D image of finite numbers, or its unit or material is not known.
     """
-    sidecar_path = path.with_name(stem_of(path) + ".json")
+    sidecar_path = sidecar_path_of(path)
     sidecar = read_json(sidecar_path) if sidecar_path.is_file() else {}
     unit = _unit(sidecar, unit, path)
     material = _material(sidecar, material, path) if unit == "mg/cm3" else None
-    numbers, grid = load(path)
+    numbers, grid, notes = load(path)
     array = numbers.astype(np.float32, copy=False)
     require_finite(array, str(path))
     files = _files(path)
     provenance: dict[str, Any] = {
         "inputs": [
-            {"path": str(path), "sha256": _sha256(files), "files": len(files), "format": format_of(path)}
+            {
+                "path": str(path),
+                "sha256": sha256_of_set(map(sha256_of, files)),
+                "files": len(files),
+                "format": format_of(path),
+            }
         ],
         "stem": stem_of(path),
-        "scan": {"kvp": _kvp(sidecar, sidecar_path)},
-        **_history(sidecar),
+        "scan": _scan(sidecar, sidecar_path),
+        **_history(sidecar, notes),
     }
-    if unit == "mg/cm3" and isinstance(sidecar.get("Calibration"), dict):
-        line = calibration_from(sidecar["Calibration"], f"{sidecar_path}: Calibration", material)
-        provenance["calibration"] = line.as_dict()
+    if unit == "mg/cm3":
+        provenance["density_from"] = "call" if sidecar.get("Units") is None else "sidecar"
+        line = sidecar.get("Calibration")
+        # A line without numbers is what was written where none was known; it says no more now.
+        unknown = {"slope": None, "intercept": None}
+        if isinstance(line, dict) and not unknown.items() <= line.items():
+            line = calibration_from(line, f"{sidecar_path}: Calibration", material)
+            provenance["calibration"] = line.as_dict()
     return Volume(array, grid, unit, material, provenance)
 
 
-def load(path: Path) -> tuple[NumberArray, Grid]:
-    """Read the numbers of a 3-D image, of the type in which they are stored, and their grid.
+def sidecar_path_of(path: Path) -> Path:
+    """Where the sidecar of an image lies, if it has one."""
+    return path.with_name(stem_of(path) + ".json")
+
+
+def load(path: Path) -> tuple[NumberArray, Grid, tuple[str, ...]]:
+    """Read the numbers of a 3-D image, of the type in which they are stored, their grid, and what to tell of it.
 
     Raises
     ------
     InputError
-        When the file is damaged, is no image of the kind that its name says, or has not three axes, all
-        perpendicular.
+        When the file is damaged or cannot be read, is no image of the kind that its name says, contradicts
+        itself about its place, or has not three axes, all perpendicular.
     """
     kind = format_of(path)
     if kind not in READERS:
         raise InputError(f"{path}", wanted="a NIfTI, MHA or NRRD file", got=kind)
-    if kind == "nifti":
-        check_nifti(path)
-    if kind == "mha":
-        check_metaimage(path)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(READERS[kind])
-    reader.SetFileName(str(path))
+    with readable(path):
+        path.open("rb").close()
+        if kind == "mha":
+            check_metaimage(path)
+    notes = check_nifti(path) if kind == "nifti" else ()
+    reader = reader_of(path, kind)
     with quiet():
         try:
             reader.ReadImageInformation()
             _check_header(reader, path)
             image = reader.Execute()
         except RuntimeError as error:
-            got = cause(error)
-            raise InputError(
-                f"{path}", wanted=f"a sound {kind} image", got=got, mend="write the file again"
-            ) from error
+            raise _unreadable(error, path, kind) from error
     # A copy: a view would outlive the image whose memory it shows.
-    return sitk.GetArrayFromImage(image), grid_of(image, path)
+    return sitk.GetArrayFromImage(image), grid_of(image, path), notes
+
+
+def reader_of(path: Path, kind: Format) -> sitk.ImageFileReader:
+    """A reader of an image that takes it for nothing but what its name says."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(READERS[kind])
+    reader.SetFileName(str(path))
+    return reader
 
 
 def grid_of(image: sitk.Image, path: Path) -> Grid:
@@ -111,7 +133,13 @@ def grid_of(image: sitk.Image, path: Path) -> Grid:
     try:
         return Grid(size, spacing, image.GetOrigin(), image.GetDirection())
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}", mend=_SHEARED) from error
+
+
+def _unreadable(error: RuntimeError, path: Path, kind: Format) -> InputError:
+    got = cause(error)
+    mend = _SHEARED if "orthonormal" in got else "write the file again"
+    return InputError(f"{path}", wanted=f"a sound {kind} image", got=got, mend=mend)
 
 
 def _check_header(reader: sitk.ImageFileReader, path: Path) -> None:
@@ -126,14 +154,33 @@ def _check_header(reader: sitk.ImageFileReader, path: Path) -> None:
         raise InputError(f"{path}", wanted="one number in a voxel", got=got)
 
 
-def _history(sidecar: Mapping[str, Any]) -> dict[str, Any]:
+def _history(sidecar: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
     """What an earlier run of this package wrote down: its warnings, and which model filtered the volume."""
     told = sidecar.get("Warnings")
-    history: dict[str, Any] = {"warnings": [str(w) for w in told] if isinstance(told, list) else []}
+    warnings = [str(words) for words in told] if isinstance(told, list) else []
+    history: dict[str, Any] = {"warnings": list(dict.fromkeys([*warnings, *notes]))}
     if "ModelName" in sidecar:
         keys = {"model": "ModelName", "version": "ModelVersion", "sha256": "ModelSHA256"}
         history["filter"] = {name: str(sidecar.get(key, "")) for name, key in keys.items()}
+        numbers = {"filtered_fraction": "FilteredFraction", "margin_mm": "FilterMarginMM"}
+        known = {name: sidecar[key] for name, key in numbers.items() if _is_number(sidecar.get(key))}
+        history["filter"] |= known | ({"outside": "raw"} if known.get("filtered_fraction", 1) < 1 else {})
     return history
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _scan(sidecar: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """What a sidecar tells of the scanner."""
+    keys = {
+        "kernel": "ConvolutionKernel",
+        "manufacturer": "Manufacturer",
+        "series_uid": "SeriesInstanceUID",
+    }
+    told = {name: str(sidecar[key]) for name, key in keys.items() if sidecar.get(key) not in (None, "")}
+    return {"kvp": _kvp(sidecar, path), **told}
 
 
 def _unit(sidecar: Mapping[str, Any], asked: Unit | None, path: Path) -> Unit:
@@ -166,7 +213,7 @@ def _material(sidecar: Mapping[str, Any], asked: Material | None, path: Path) ->
 
 def _kvp(sidecar: Mapping[str, Any], path: Path) -> float | None:
     kvp = sidecar.get("KVP")
-    if kvp is not None and (isinstance(kvp, bool) or not isinstance(kvp, (int, float))):
+    if kvp is not None and not _is_number(kvp):
         raise InputError(f"{path}: KVP", wanted="a number", got=repr(kvp))
     return None if kvp is None else float(kvp)
 
@@ -180,14 +227,3 @@ def _files(path: Path) -> list[Path]:
     )
     data = path.parent / found[1] if found else path
     return [path, data] if data != path and data.is_file() else [path]
-
-
-def _sha256(files: list[Path]) -> str:
-    """Digest of one file, or of the digests of a header and its raw file."""
-    digests = []
-    for file in files:
-        with file.open("rb") as opened:
-            digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
-    return (
-        digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
-    )

@@ -40,7 +40,7 @@ def read_labels(path: str | Path, grid: Grid, label_ids: Sequence[int] | None = 
     """
     path = Path(path)
     with opened_file(path) as file:
-        numbers, own = load(file)
+        numbers, own, _ = load(file)
     numbers, turned = turn(numbers, own, grid)
     if difference := grid.difference(turned):
         mend = "resample the mask to the scan's grid"

@@ -6,15 +6,18 @@ from qctrun.runtime.errors import InputError
 
 HEADER_BYTES = 2**16
 REQUIRED = ("NDims", "DimSize", "ElementType", "ElementDataFile")
+LOCAL = ("LOCAL", "Local", "local")
+"""Spellings that put the voxels behind the header; the library takes any other one for a file name."""
 TYPE_BYTES = {
+    # As the format has them on every machine, whatever a C compiler takes a long for.
     "MET_CHAR": 1,
     "MET_UCHAR": 1,
     "MET_SHORT": 2,
     "MET_USHORT": 2,
     "MET_INT": 4,
     "MET_UINT": 4,
-    "MET_LONG": 8,
-    "MET_ULONG": 8,
+    "MET_LONG": 4,
+    "MET_ULONG": 4,
     "MET_LONG_LONG": 8,
     "MET_ULONG_LONG": 8,
     "MET_FLOAT": 4,
@@ -36,7 +39,7 @@ def check_metaimage(path: Path) -> None:
     if missing:
         raise InputError(f"{path}", got=f"a header without {', '.join(missing)}", **damaged)
     name = keys["ElementDataFile"]
-    data = path if name == "LOCAL" else path.parent / name
+    data = path if name in LOCAL else path.parent / name
     if name.startswith("LIST") or "%" in name:
         raise InputError(f"{path}", wanted="voxels in one file", got=name, mend="write them as .mha")
     if not data.is_file():

@@ -1,6 +1,10 @@
-"""What the NIfTI library keeps quiet about: it fills what was cut off with zeros, and turns NaN into 0."""
+"""What the NIfTI library keeps quiet about.
+
+It fills what was cut off with zeros, turns NaN into 0, and of two places that contradict each other takes one.
+"""
 
 import gzip
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -8,11 +12,21 @@ from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from qctrun.runtime.errors import InputError
+from qctrun.runtime.reading.sources import readable
+from qctrun.runtime.volume import POSITION_TOLERANCE_MM, not_finite
 
 CHUNK_BYTES = 2**22
 FLOAT_CODES = {16: "f4", 64: "f8"}
+MM_OF_UNIT = {1: 1000.0, 3: 0.001}
+"""What a length in metres or micrometres is in mm; all other codes mean mm."""
+
+TURN_TOLERANCE = 1e-3
+"""The two directions may differ by this: a half turn as a float32 quaternion is no more exact than 7e-4."""
+
+Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,18 +39,34 @@ class Layout:
     floats: str | None
 
 
-def check_nifti(path: Path) -> None:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a header says of where the voxels lie: (x, y, z), RAS, mm; an affine is None where its code is 0."""
+
+    spacing_mm: Doubles
+    qform: Doubles | None
+    sform: Doubles | None
+
+
+def check_nifti(path: Path) -> tuple[str, ...]:
     """Read a NIfTI file through once, piece by piece.
+
+    Returns
+    -------
+    tuple of str
+        What a reader of its numbers should be told.
 
     Raises
     ------
     InputError
-        When it is shorter than its header says, cannot be unpacked, or holds NaN or infinity.
+        When it is shorter than its header says, cannot be unpacked, holds NaN or infinity, or says of
+        spacing or place two different things or nothing.
     """
     packed = path.name.lower().endswith(".gz")
     try:
-        with gzip.open(path) if packed else path.open("rb") as file:
-            layout = _layout(file.read(540))
+        with readable(path), gzip.open(path) if packed else path.open("rb") as file:
+            header = file.read(540)
+            layout = _layout(header)
             file.seek(layout.offset)
             length = _check_voxels(file, layout, path)
     except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
@@ -46,6 +76,83 @@ def check_nifti(path: Path) -> None:
     if length < layout.bytes:
         got = f"{length} bytes of voxels where the header asks for {layout.bytes}"
         raise InputError(f"{path}", wanted="a whole NIfTI file", got=got, mend="copy it again")
+    return _check_place(_place(header), path)
+
+
+def _check_place(place: Place, path: Path) -> tuple[str, ...]:
+    """Refuse two places that differ; the library would take one of them without a word."""
+    if not (np.isfinite(place.spacing_mm).all() and (place.spacing_mm > 0).all()):
+        got = f"pixdim {_in_words(place.spacing_mm)}"
+        raise InputError(
+            f"{path}", wanted="a voxel spacing", got=got, mend="write the true one into its header"
+        )
+    stated = {"qform": place.qform, "sform": place.sform}
+    known = {name: affine for name, affine in stated.items() if affine is not None}
+    if not known:
+        spacing = _in_words(place.spacing_mm)
+        return (
+            f"{path.name} states no orientation and no position (qform and sform codes are 0): its voxels of "
+            f"{spacing} mm (x, y, z) are taken as lying along the patient's axes",
+        )
+    by_name = {"pixdim": place.spacing_mm, **{name: _spacing(affine) for name, affine in known.items()}}
+    differ = any(np.abs(s - place.spacing_mm).max() > POSITION_TOLERANCE_MM for s in by_name.values())
+    if not differ and len(known) == 2:
+        differ = _elsewhere(known["qform"], known["sform"])
+    if differ:
+        places = {name: f", origin {_in_words(affine[:, 3])}" for name, affine in known.items()}
+        got = "; ".join(f"{_in_words(mm)} mm by {name}{places.get(name, '')}" for name, mm in by_name.items())
+        mend = "resolve it in the program that wrote the file: make qform and sform the same, or one code 0"
+        raise InputError(f"{path}", wanted="one spacing, orientation and position", got=got, mend=mend)
+    return ()
+
+
+def _elsewhere(one: Doubles, other: Doubles) -> bool:
+    turned = np.abs(one[:, :3] / _spacing(one) - other[:, :3] / _spacing(other)).max() > TURN_TOLERANCE
+    return bool(turned or np.abs(one[:, 3] - other[:, 3]).max() > POSITION_TOLERANCE_MM)
+
+
+def _spacing(affine: Doubles) -> Doubles:
+    """Lengths of the columns; the smallest number instead of 0, by which nothing can be divided."""
+    lengths: Doubles = np.linalg.norm(affine[:, :3], axis=0)
+    return np.maximum(lengths, np.finfo(float).tiny)
+
+
+def _in_words(values: Doubles) -> str:
+    return " x ".join(f"{value:.5g}" for value in values)
+
+
+def _place(header: bytes) -> Place:
+    """Read the lengths, the quaternion and the matrix of a header whose layout is known to be sound."""
+    order = "<" if struct.unpack_from("<i", header)[0] in (348, 540) else ">"
+    if struct.unpack_from(f"{order}i", header)[0] == 348:
+        pixdim = struct.unpack_from(f"{order}8f", header, 76)
+        unit = header[123] & 7
+        codes = struct.unpack_from(f"{order}2h", header, 252)
+        numbers = struct.unpack_from(f"{order}18f", header, 256)
+    else:
+        pixdim = struct.unpack_from(f"{order}8d", header, 104)
+        unit = struct.unpack_from(f"{order}i", header, 500)[0] & 7
+        codes = struct.unpack_from(f"{order}2i", header, 344)
+        numbers = struct.unpack_from(f"{order}18d", header, 352)
+    scale = MM_OF_UNIT.get(unit, 1.0)
+    spacing = np.asarray(pixdim[1:4]) * scale
+    turn = _turn(*numbers[:3]) * spacing * (1, 1, -1 if pixdim[0] < 0 else 1)
+    qform = np.column_stack([turn, np.asarray(numbers[3:6]) * scale])
+    sform = np.reshape(numbers[6:], (3, 4)) * scale
+    return Place(spacing, qform if codes[0] > 0 else None, sform if codes[1] > 0 else None)
+
+
+def _turn(b: float, c: float, d: float) -> Doubles:
+    """The rotation of the quaternion (a, b, c, d) of length 1, with a not below 0."""
+    a = math.sqrt(max(0.0, 1 - b * b - c * c - d * d))
+    a, b, c, d = np.array([a, b, c, d]) / math.sqrt(a * a + b * b + c * c + d * d)
+    return np.array(
+        [
+            [a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+            [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+            [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c],
+        ]
+    )
 
 
 def _layout(header: bytes) -> Layout:
@@ -87,7 +194,5 @@ def _check_voxels(file: BufferedIOBase, layout: Layout, path: Path) -> int:
         length += len(chunk)
     if bad:
         place = tuple(int(i) for i in np.unravel_index(first, layout.shape[::-1]))
-        got = f"{bad} voxels of NaN or infinity, the first at (z, y, x) = {place}"
-        mend = "replace them before, for example by air (-1000 HU)"
-        raise InputError(f"{path}", wanted="finite numbers", got=got, mend=mend)
+        raise not_finite(str(path), bad, place)
     return length

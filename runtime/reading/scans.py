@@ -1,20 +1,23 @@
 """The walk from a path to a calibrated volume."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from qctrun.runtime.errors import InputError, OutOfMemoryError, UsageError
 from qctrun.runtime.reading.calibration import (
     ASSUMED_HA,
     Calibration,
+    file_of,
     load_calibration,
     material_of,
     nominal_calibration,
     nominal_warning,
     unit_of,
 )
+from qctrun.runtime.reading.companions import CALIBRATION, find_companion
 from qctrun.runtime.reading.dicom import read_dicom
 from qctrun.runtime.reading.images import read_image
-from qctrun.runtime.reading.sources import find_beside, format_of
+from qctrun.runtime.reading.sources import format_of
 from qctrun.runtime.volume import Material, Unit, Volume
 
 
@@ -34,7 +37,7 @@ def read(
     path : str or Path
         DICOM folder, zip of one, or a NIfTI, MHA or NRRD file.
     calibration : Calibration, (slope, intercept) or JSON file, optional
-        From HU to mg/cm3. Without it `calibration.json` beside the scan is taken, and without that, at
+        From HU to mg/cm3. Without it `calibration.json` beside the scan is taken (`find_beside`), else, at
         120 kVp, the nominal line 0.80 HU + 0 mg/cm3 HA with a warning.
     material : "HA" or "K2HPO4", optional
         Where neither calibration nor sidecar says what the density is a density of.
@@ -48,8 +51,9 @@ def read(
     Returns
     -------
     Volume
-        mg/cm3, finite, on the native grid. Its provenance has `inputs`, `stem`, `scan`, `calibration` and
-        `warnings`.
+        mg/cm3, finite, on the native grid. Its provenance has `inputs`, `stem`, `scan`, `calibration`,
+        `calibration_file` where the line came from one, `density_from` ("sidecar" or "call": who said so)
+        where the scan was calibrated before, and `warnings`.
 
     Raises
     ------
@@ -70,8 +74,13 @@ def read(
         ) from error
     if volume.unit == "mg/cm3":
         return _calibrated_already(volume, given, strict, path)
+    file = file_of(calibration)
+    if calibration is None:
+        file = find_companion(path, CALIBRATION, folders=volume.provenance.get("slice_folders"))
     if given is None:
-        given = _found(path, volume, asked_material, strict)
+        given = _line(file, volume, asked_material, strict)
+    if file is not None:
+        volume = replace(volume, provenance={**volume.provenance, "calibration_file": str(file)})
     density = given.apply(volume, out=volume.array)
     if given.nominal:
         density = density.warn(nominal_warning(given))
@@ -88,28 +97,41 @@ def _read(path: Path, unit: Unit | None, material: Material | None, series_uid: 
     return read_image(path, unit=unit, material=material)
 
 
-def _found(path: Path, volume: Volume, material: Material | None, strict: bool) -> Calibration:
-    beside = find_beside(path).calibration
-    if beside is not None:
-        return load_calibration(beside, material)
+def _line(file: Path | None, volume: Volume, material: Material | None, strict: bool) -> Calibration:
+    if file is not None:
+        return load_calibration(file, material)
     return nominal_calibration(volume.provenance["scan"]["kvp"], material, strict)
 
 
 def _calibrated_already(volume: Volume, given: Calibration | None, strict: bool, path: Path) -> Volume:
     """Density needs no line; the one that made it is kept where the sidecar tells it."""
+    said = volume.provenance.get("density_from", "call")
     if given is not None:
-        mend = "leave --calibration away, or say --unit hu"
-        raise InputError(
-            f"{path}", wanted="HU for --calibration", got="mg/cm3, calibrated already", mend=mend
-        )
+        by, mend = {
+            "sidecar": ("as its sidecar says", "leave --calibration away; another line needs the scan in HU"),
+            "call": ("as --unit says", "leave --calibration away, or say --unit hu if it is in HU"),
+        }[said]
+        got = f"mg/cm3, calibrated already {by}"
+        raise InputError(f"{path}", wanted="HU for --calibration", got=got, mend=mend)
     if volume.material is None:
         mend = "say --material HA or K2HPO4"
         raise InputError(f"{path}", wanted="the material of its density", got="none", mend=mend)
-    if "calibration" in volume.provenance:
-        line = Calibration(**volume.provenance["calibration"])
-    else:
-        line = Calibration(1.0, 0.0, volume.material, "calibrated before it came here")
-    if line.nominal and strict:
+    provenance = {
+        # No line is known, and none is made up: HU never came into it here.
+        "calibration": {
+            "slope": None,
+            "intercept": None,
+            "material": volume.material,
+            "source": "calibrated before it came here",
+            "nominal": False,
+        },
+        **volume.provenance,
+        "density_from": said,
+    }
+    volume = replace(volume, provenance=provenance)
+    if not provenance["calibration"]["nominal"]:
+        return volume
+    line = Calibration(**provenance["calibration"])
+    if strict:
         raise InputError(f"{path}", wanted="a measured calibration (--strict)", got=line.source)
-    volume = volume.with_array(volume.array, provenance={**volume.provenance, "calibration": line.as_dict()})
-    return volume.warn(nominal_warning(line)) if line.nominal else volume
+    return volume.warn(nominal_warning(line))

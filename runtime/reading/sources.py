@@ -1,33 +1,24 @@
-"""What a path is, where its companions lie, and how a zip is opened without trusting it."""
+"""What a path is, which files are below it, and how a zip is opened without trusting it."""
 
+import os
 import re
 import shutil
 import stat
 import tempfile
+import threading
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import SimpleITK as sitk
 
 from qctrun.runtime.errors import InputError, OutputError
+from qctrun.runtime.formats import READABLE, Format, suffix_of
 
-Format = Literal["dicom", "dicom-zip", "nifti", "mha", "nrrd"]
-
-SUFFIXES: dict[str, Format] = {
-    ".nii.gz": "nifti",
-    ".nii": "nifti",
-    ".mha": "mha",
-    ".mhd": "mha",
-    ".nrrd": "nrrd",
-    ".nhdr": "nrrd",
-    ".zip": "dicom-zip",
-}
 WANTED = "a DICOM folder, a zip of one, or a .nii, .nii.gz, .mha, .mhd, .nrrd file"
 
 MAX_ZIP_BYTES = 16 * 2**30
@@ -37,29 +28,22 @@ FREE_ZIP_BYTES = 2**28
 """The ratio counts only above this size: a small scan of much air packs better than 100 to 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """Companions that were found with a scan; a path into a zip reads `scan.zip/mask.nii.gz`."""
-
-    calibration: Path | None = None
-    mask: Path | None = None
-
-
 def format_of(path: Path) -> Format:
     """Say what a path is.
 
     Raises
     ------
     InputError
-        When there is nothing at the path, or nothing that this package reads.
+        When there is nothing at the path, nothing that this package reads, or no permission to look.
     """
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder", wanted=WANTED)
-    if path.is_dir():
-        return "dicom"
+    with readable(path):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder", wanted=WANTED)
+        if path.is_dir():
+            return "dicom"
     suffix = suffix_of(path)
     if suffix:
-        return SUFFIXES[suffix]
+        return READABLE[suffix]
     if is_dicom(path):
         raise InputError(
             f"{path}", wanted="a folder of DICOM slices", got="one DICOM file", mend="give its folder"
@@ -67,30 +51,51 @@ def format_of(path: Path) -> Format:
     raise InputError(f"{path}", wanted=WANTED, got="another kind of file")
 
 
-def suffix_of(path: Path) -> str:
-    """The known suffix of a file name, in small letters; empty when it has none."""
-    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")
-
-
 def stem_of(path: str | Path) -> str:
     """Name of a scan: the file's without its suffixes (`.nii.gz` counts as one), or the folder's."""
     path = Path(path)
-    if path.is_dir():
-        return path.resolve().name
+    with readable(path):
+        if path.is_dir():
+            return path.resolve().name
     suffix = suffix_of(path)
     return path.name[: -len(suffix)] if suffix else path.stem
 
 
-def find_beside(path: str | Path) -> Beside:
-    """Find `calibration.json` and `mask.nii.gz`: inside a DICOM folder or zip, else next to the file."""
-    path = Path(path)
-    return Beside(_companion(path, "calibration.json"), _companion(path, "mask.nii.gz"))
-
-
 def is_dicom(path: Path) -> bool:
     """Whether a file carries the DICOM magic word."""
-    with path.open("rb") as file:
+    with readable(path), path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files in and below a folder, sorted.
+
+    Raises
+    ------
+    InputError
+        When a folder on the way cannot be listed; its slices would be missing without a word.
+    """
+    with readable(folder):
+        found = [
+            Path(parent) / name for parent, _, names in os.walk(folder, onerror=_raise) for name in names
+        ]
+        return sorted(path for path in found if path.is_file())
+
+
+def zip_names(path: Path) -> list[PurePosixPath]:
+    """The files in a zip, after the checks that make unpacking it harmless."""
+    with _opened_zip(path) as archive:
+        return [PurePosixPath(member.filename) for member in _members(archive, path)]
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what the system says when it lets nobody read into an InputError that names the path."""
+    try:
+        yield
+    except PermissionError as error:
+        place, mend = error.filename or path, "ask for permission to read it"
+        raise InputError(f"{place}: cannot be read: {error.strerror}", mend=mend) from error
 
 
 @contextmanager
@@ -109,7 +114,8 @@ def opened_folder(path: Path) -> Iterator[Path]:
 @contextmanager
 def opened_file(path: Path) -> Iterator[Path]:
     """Yield a file on disk; `scan.zip/mask.nii.gz` is unpacked for as long as the context lasts."""
-    archives = [parent for parent in path.parents if parent.is_file()]
+    with readable(path):
+        archives = [parent for parent in path.parents if parent.is_file()]
     if not archives:
         yield path
         return
@@ -130,7 +136,38 @@ def cause(error: Exception) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep pydicom's and ITK's remarks on harmless header faults off the user's screen."""
+    """Keep pydicom's and ITK's remarks on harmless header faults off the user's screen.
+
+    What hushes them belongs to the process, not to a thread: the first thread in keeps the state that it
+    finds, and the last one out brings it back.
+    """
+    with _HUSH.lock:
+        if not _HUSH.inside:
+            _HUSH.restore.enter_context(_hushed())
+        _HUSH.inside += 1
+    try:
+        yield
+    finally:
+        with _HUSH.lock:
+            _HUSH.inside -= 1
+            if not _HUSH.inside:
+                _HUSH.restore.close()
+
+
+@dataclass
+class _Hush:
+    """How many readers want silence now, and what brings the noise back."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    inside: int = 0
+    restore: ExitStack = field(default_factory=ExitStack)
+
+
+_HUSH = _Hush()
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
     shown = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
@@ -141,17 +178,8 @@ def quiet() -> Iterator[None]:
         sitk.ProcessObject.SetGlobalWarningDisplay(shown)
 
 
-def _companion(path: Path, name: str) -> Path | None:
-    if path.is_file() and suffix_of(path) == ".zip":
-        with _opened_zip(path) as archive:
-            inside = [PurePosixPath(member.filename) for member in _members(archive, path)]
-        found = sorted(
-            (m for m in inside if m.name == name and len(m.parts) <= 2), key=lambda m: (len(m.parts), m)
-        )
-        if found:
-            return path / found[0]
-    candidate = (path if path.is_dir() else path.parent) / name
-    return candidate if candidate.is_file() and candidate != path else None
+def _raise(error: OSError) -> None:
+    raise error
 
 
 @contextmanager
@@ -163,7 +191,9 @@ def _temporary_folder() -> Iterator[Path]:
 @contextmanager
 def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with readable(path):
+            opened = zipfile.ZipFile(path)
+        with opened as archive:
             yield archive
     except (zipfile.BadZipFile, NotImplementedError) as error:
         raise InputError(

@@ -92,7 +92,7 @@ def _alike(a: Header, b: Header) -> bool:
 def _series(group: Sequence[Header]) -> Series:
     """Lay the slices out; whatever stands against a volume goes to `problems`."""
     first = group[0]
-    problems, axes = _missing(group), _axes(first.orientation)
+    problems, axes = _missing(group), axes_of(first.orientation)
     ordered, gap, origin = tuple(group), None, first.position
     if axes is None and first.orientation is not None:
         problems.append(f"row and column directions {first.orientation} are not perpendicular")
@@ -149,7 +149,7 @@ def _missing(group: Sequence[Header]) -> list[str]:
     return found
 
 
-def _axes(orientation: tuple[float, ...] | None) -> FloatVector | None:
+def axes_of(orientation: tuple[float, ...] | None) -> FloatVector | None:
     """World directions of the image axes x, y and z = x cross y as columns: right-handed by construction."""
     if orientation is None:
         return None

@@ -4,21 +4,23 @@ The order of the moves matters. Names are placed in the order in which they were
 the seal: the run record of a verb, the image of a single `write`. An old seal is taken away before anything
 moves, the new one comes last. So whoever finds a seal finds the very files it describes, also after a power
 cut in between; and when a move fails, what was placed before it is taken away again.
+
+A run that overwrites replaces the whole earlier run: files that only the old record lists go with it. Else an
+image of another format would stay behind, and read with the new run's sidecar of the same name.
 """
 
 import errno
-import hashlib
-import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-from qctrun.runtime.errors import OutputError, OutputExistsError
-from qctrun.runtime.writing.names import SUFFIXES
+from qctrun.runtime.errors import InputError, OutputError, OutputExistsError
+from qctrun.runtime.formats import suffix_of
+from qctrun.runtime.json_files import read_json
 
 _ELSEWHERE = "choose another folder"
 _MENDS = {
@@ -47,13 +49,24 @@ class Staging:
     names : sequence of str
         All final file names, in the order of placing, the seal last.
     overwrite : bool
-        Whether files of these names may be replaced.
+        Whether files of these names may be replaced, and the other outputs that the old run record lists
+        may be removed.
+    inputs : sequence of paths
+        What the run reads: none of it may be replaced or removed.
     """
 
-    def __init__(self, folder: str | Path, names: Sequence[str], *, overwrite: bool = False) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        names: Sequence[str],
+        *,
+        overwrite: bool = False,
+        inputs: Sequence[Path] = (),
+    ) -> None:
         self.folder = Path(folder)
         self.names = tuple(names)
         self.overwrite = overwrite
+        self.inputs = tuple(inputs)
         self._hidden: dict[str, Path] = {}
         self._made: list[Path] = []
 
@@ -63,12 +76,13 @@ class Staging:
         Raises
         ------
         OutputExistsError
-            When an output is already there and `overwrite` is not set.
+            When an output is already there and `overwrite` is not set, or is what the run reads.
         OutputError
             When the folder cannot be made or nothing can be written into it.
         """
         with writing(self.folder):
             self._refuse_existing()
+            self._refuse_inputs()
         try:
             with writing(self.folder):
                 self._make_folder()
@@ -96,18 +110,27 @@ class Staging:
         if name not in self.names:
             raise KeyError(name)
         if name not in self._hidden:
-            suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), Path(name).suffix)
+            suffix = suffix_of(Path(name)) or Path(name).suffix
             self._hidden[name] = self.folder / f".qctrun-{secrets.token_hex(4)}{suffix}"
         return self._hidden[name]
 
     def add_text(self, name: str, text: str) -> Path:
         """Write a small text output (UTF-8); return where it lies for now."""
+        return self.add_bytes(name, text.encode())
+
+    def add_bytes(self, name: str, content: bytes) -> Path:
+        """Write an output that is at hand as a whole; return where it lies for now."""
         with writing(self.path(name)):
-            self.hidden(name).write_text(text, encoding="utf-8")
+            self.hidden(name).write_bytes(content)
         return self.hidden(name)
 
-    def commit(self) -> None:
+    def commit(self) -> tuple[str, ...]:
         """Flush everything to the disk and move it into place, the seal last.
+
+        Returns
+        -------
+        tuple of str
+            Names of the earlier run's files that were removed and not written again.
 
         Raises
         ------
@@ -118,8 +141,10 @@ class Staging:
         with writing(self.folder):
             for hidden in self._hidden.values():
                 _flush(hidden)
+            left_over = self._left_over()
             try:
-                self.path(self.names[-1]).unlink(missing_ok=True)
+                for name in (self.names[-1], *left_over):
+                    self.path(name).unlink(missing_ok=True)
                 for name in (name for name in self.names if name in self._hidden):
                     placed.append(self.path(name))
                     self._hidden[name].replace(placed[-1])
@@ -131,6 +156,7 @@ class Staging:
                 raise
         self._hidden.clear()
         self._made.clear()
+        return left_over
 
     def _refuse_existing(self) -> None:
         there = [name for name in self.names if self.path(name).exists()]
@@ -144,6 +170,24 @@ class Staging:
                 got=f"a file that is already there{more}",
                 mend="say --overwrite (overwrite=True) or choose another folder",
             )
+
+    def _refuse_inputs(self) -> None:
+        touched = [self.path(name) for name in (*self.names, *self._left_over())]
+        for source in self.inputs:
+            if source.exists() and any(path.exists() and path.samefile(source) for path in touched):
+                raise OutputExistsError(
+                    str(source),
+                    wanted="an input that this run leaves alone",
+                    got="an output of the earlier run, which would be replaced",
+                    mend="choose another folder",
+                )
+
+    def _left_over(self) -> tuple[str, ...]:
+        """What the old record lists, is there, and is not written again."""
+        if not self.overwrite:
+            return ()
+        listed = _listed(self.path(self.names[-1]))
+        return tuple(name for name in listed if name not in self.names and self.path(name).is_file())
 
     def _make_folder(self) -> None:
         missing = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
@@ -162,6 +206,21 @@ class Staging:
                 folder.rmdir()
 
 
+def _listed(record: Path) -> list[str]:
+    """The outputs that a run record names in its own folder; none where the file is no such record."""
+    if not record.name.endswith(".run.json"):
+        return []
+    try:
+        found = read_json(record)
+    except InputError:
+        return []
+    outputs = found.get("outputs")
+    if not str(found.get("schema")).startswith("qctrun/run/") or not isinstance(outputs, list):
+        return []
+    names = [str(output.get("path")) for output in outputs if isinstance(output, dict)]
+    return [name for name in names if Path(name).name == name]  # a path could lead out of the folder
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn what the operating system refuses inside the block into an `OutputError` that names `path`."""
@@ -171,29 +230,6 @@ def writing(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         mend = _MENDS.get(error.errno or 0, _ELSEWHERE)
         raise OutputError(f"cannot write {path}", got=reason[:1].lower() + reason[1:], mend=mend) from error
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def json_text(value: Any) -> str:
-    """`value` as indented JSON; NaN and infinity become null, NumPy's scalars numbers, paths text."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
 
 
 def _flush(path: Path) -> None:

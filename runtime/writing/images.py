@@ -14,9 +14,10 @@ from typing import Any
 import SimpleITK as sitk
 
 from qctrun.runtime.errors import OutputError
+from qctrun.runtime.json_files import json_text
 from qctrun.runtime.volume import Grid, Volume
-from qctrun.runtime.writing.files import Staging, json_text, writing
-from qctrun.runtime.writing.names import sidecar_name, suffix_of
+from qctrun.runtime.writing.files import Staging, writing
+from qctrun.runtime.writing.names import image_suffix, sidecar_name
 from qctrun.runtime.writing.sidecars import sidecar_of, version
 
 _VOXEL_BYTES = 4
@@ -69,7 +70,7 @@ def stage_image(
     staging: Staging, volume: Volume, name: str, *, sidecar: Mapping[str, Any] | None = None
 ) -> tuple[Path, Path]:
     """Write an image and its sidecar under their hidden names; return both (image, sidecar)."""
-    hidden, suffix = staging.hidden(name), suffix_of(Path(name))
+    hidden, suffix = staging.hidden(name), image_suffix(Path(name))
     with writing(staging.path(name)):
         header = _header(volume, hidden, suffix, name)
         _stream(volume, header, hidden, compressed=suffix == ".nii.gz")
@@ -120,7 +121,8 @@ def _nifti_header(header: bytes, size_xyz: tuple[int, ...], name: str, descripti
     whole = bytearray(header)
     struct.pack_into("3h", whole, _NIFTI_DIM, *size_xyz)
     struct.pack_into("80s", whole, _NIFTI_DESCRIP, description.encode("ascii", "replace")[:79])
-    quantity = name.partition(".")[0].rpartition("_")[2]  # `ct`, `BMDmap`, ... when the name follows `names`
+    stem = sidecar_name(name).removesuffix(".json")
+    quantity = stem.rpartition("_")[2]  # `ct`, `BMDmap`, ... when the name follows `names`
     struct.pack_into("16s", whole, _NIFTI_INTENT_NAME, quantity.encode("ascii", "replace")[:15])
     return bytes(whole)
 

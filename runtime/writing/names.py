@@ -3,18 +3,11 @@
 from pathlib import PurePath
 
 from qctrun.runtime.errors import UsageError
-
-FORMATS = ("nii.gz", "mha", "nrrd")
-"""What an image can be written as on request; the first is the default."""
-
-SUFFIXES = (".nii.gz", ".nii", ".mha", ".nrrd")
-"""What `write` understands."""
+from qctrun.runtime.formats import WRITABLE, suffix_of
+from qctrun.runtime.volume import MapKey
 
 TABLE_NAME = "params.csv"
 DICTIONARY_NAME = "params.json"
-
-MapKey = str | tuple[str, float]
-"""`"BMD"`, `"SD"`, `("BVTV", t)` or `("TMD", t)` with the threshold t in mg/cm3."""
 
 _FILTERED = "_desc-nnsp_ct"
 
@@ -42,22 +35,21 @@ def case_of(stem: str) -> str:
     return stem.removesuffix(_FILTERED)
 
 
-def suffix_of(path: PurePath) -> str:
-    """The image suffix of a path, `.nii.gz` taken as one.
+def image_suffix(path: PurePath) -> str:
+    """The suffix of a path that an image can be written to, `.nii.gz` taken as one.
 
     Raises
     ------
     UsageError
         When it is none that can be written.
     """
-    for suffix in SUFFIXES:
-        if path.name.lower().endswith(suffix):
-            return suffix
-    raise UsageError(
-        path.name, wanted=f"a file name that ends in {', '.join(SUFFIXES)}", got=repr(path.suffix)
-    )
+    suffix = suffix_of(path, WRITABLE)
+    if not suffix:
+        wanted = f"a file name that ends in {', '.join(WRITABLE)}"
+        raise UsageError(path.name, wanted=wanted, got=repr(path.suffix))
+    return suffix
 
 
 def sidecar_name(name: str) -> str:
     """File name of the JSON sidecar of the image called `name`: its suffix replaced by `.json`."""
-    return name[: -len(suffix_of(PurePath(name)))] + ".json"
+    return name[: -len(image_suffix(PurePath(name)))] + ".json"

@@ -1,6 +1,5 @@
 """The record of a run: who computed what from what, with which versions, where, and in how long."""
 
-import json
 import platform
 import resource
 import sys
@@ -12,9 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from qctrun.runtime.digests import sha256_of
 from qctrun.runtime.errors import InputError
+from qctrun.runtime.json_files import json_text, read_json
 from qctrun.runtime.volume import Grid, Volume
-from qctrun.runtime.writing.files import Staging, json_text, sha256_of
+from qctrun.runtime.writing.files import Staging
 from qctrun.runtime.writing.sidecars import version
 
 SCHEMA = "qctrun/run/1"
@@ -119,13 +120,9 @@ def read_record(path: Path) -> dict[str, Any]:
         When the file is no record of this schema.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(str(path), wanted="a run record", got=str(error)) from error
-    schema = record.get("schema") if isinstance(record, dict) else None
-    if schema != SCHEMA:
-        raise InputError(str(path), wanted=f"a run record of schema {SCHEMA}", got=repr(schema))
-    return dict(record)
+        return read_json(path, schema=SCHEMA)
+    except InputError as error:
+        raise InputError(str(error), mend="give a run record of this program") from error
 
 
 def geometry_of(grid: Grid) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from qctrun.runtime.json_files import json_text
 from qctrun.runtime.volume import Volume
-from qctrun.runtime.writing.files import json_text
 from qctrun.runtime.writing.sidecars import version
 
 if TYPE_CHECKING:  # else every `write` would load the compiler behind the maps

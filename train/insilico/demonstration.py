@@ -10,12 +10,15 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from qctrun.runtime import Grid, Volume, local_maps, parameters, read, write
+from qctrun.runtime.errors import InputError
 from qctrun.runtime.measuring import Parameters
+from qctrun.runtime.reading import load_calibration
 from qctrun.train.insilico.series import write_series
 from qctrun.train.insilico.vertebra import vertebra
 
 SLOPE_MG_CM3_PER_HU = 0.8
 PICTURED_THRESHOLD_MG_CM3 = 225.0
+_MAKER = "qctrun demo"
 MapKey = str | tuple[str, float]
 
 
@@ -29,7 +32,7 @@ class Measured:
 
 
 def make_scan(folder: Path, *, seed: int = 0, mas: float = 100.0) -> None:
-    """Write a simulated vertebra into `folder`.
+    """Write a simulated vertebra into `folder`, where there is none yet.
 
     `scan/` holds the DICOM series with `mask.nii.gz` and `calibration.json`; `truth.nii.gz` beside it is what a
     noise-free high-resolution scanner sees on the same grid, mg HA/cm3.
@@ -42,12 +45,20 @@ def make_scan(folder: Path, *, seed: int = 0, mas: float = 100.0) -> None:
         "slope": SLOPE_MG_CM3_PER_HU,
         "intercept": 0.0,
         "material": "HA",
-        "source": "qctrun demo: the line with which the simulated scan was written",
+        "source": f"{_MAKER}: the line with which the simulated scan was written",
     }
     (scan / "calibration.json").write_text(json.dumps(calibration, indent=2) + "\n")
     grid = read(scan).grid
     _write_mask(made.mask, grid, scan / "mask.nii.gz")
-    write(Volume(phantom.truth, grid, "mg/cm3", "HA"), folder / "truth.nii.gz", overwrite=True)
+    write(Volume(phantom.truth, grid, "mg/cm3", "HA"), folder / "truth.nii.gz")
+
+
+def is_simulated(scan: Path) -> bool:
+    """Whether a folder is a scan that `make_scan` wrote: its calibration says so."""
+    try:
+        return load_calibration(scan / "calibration.json").source.startswith(_MAKER)
+    except InputError:
+        return False
 
 
 def measured(volume: Volume, thresholds: Sequence[float], mask: npt.NDArray[np.bool_]) -> Measured:

@@ -1,0 +1,138 @@
+"""What is in a file or folder, also where that is no volume: facts for a person who wonders why."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+
+from qctrun.runtime.errors import InputError
+from qctrun.runtime.formats import Format
+from qctrun.runtime.json_files import read_json
+from qctrun.runtime.reading.calibration import load_calibration
+from qctrun.runtime.reading.companions import CALIBRATION, MASK, find_companion
+from qctrun.runtime.reading.headers import read_headers
+from qctrun.runtime.reading.images import reader_of, sidecar_path_of
+from qctrun.runtime.reading.sources import format_of, opened_folder, quiet
+from qctrun.runtime.reading.stacks import Series, axes_of, stacked
+
+Facts = dict[str, Any]
+
+SIDES = (("left", "right"), ("back", "front"), ("head", "feet"))
+"""Where the patient's axes (LPS) lead to, forwards and backwards."""
+OBLIQUE_DEG = 0.1
+
+
+def describe(path: str | Path) -> Facts:
+    """Look at headers and companions of a scan; its voxels are not read.
+
+    Parameters
+    ----------
+    path : str or Path
+        DICOM folder, zip of one, or a NIfTI, MHA or NRRD file.
+
+    Returns
+    -------
+    dict
+        `path` and `format`; of DICOM `series` (each with its geometry, and its `problems` where it makes no
+        volume) and `other_files`; of an image its geometry, type, unit and `sidecar`; of both `calibration`
+        and `mask`. A companion that cannot be used has {"error": why} for its value.
+
+    Raises
+    ------
+    InputError
+        When there is nothing at the path, or nothing whose headers can be read.
+    """
+    path = Path(path)
+    kind = format_of(path)
+    found = _dicom(path) if kind in ("dicom", "dicom-zip") else _image(path, kind)
+    return {"path": str(path), "format": kind, **found, **_beside(path)}
+
+
+def _dicom(path: Path) -> Facts:
+    with opened_folder(path) as folder:
+        headers, set_aside = read_headers(folder)
+        return {"series": [_series(found) for found in stacked(headers)], "other_files": dict(set_aside)}
+
+
+def _series(found: Series) -> Facts:
+    return {
+        "series_uid": found.uid,
+        "description": found.description,
+        "size_zyx": found.size,
+        "spacing_zyx_mm": found.spacing_mm,
+        **_place(found),
+        "slice_thickness_mm": found.thickness_mm,
+        "kvp": found.kvp,
+        "kernel": found.kernel,
+        "manufacturer": found.manufacturer,
+        "volume": found.grid is not None,
+        "problems": found.problems,
+    }
+
+
+def _place(found: Series) -> Facts:
+    """Where the volume lies, or where at least the first slice does."""
+    origin, axes = found.headers[0].position, axes_of(found.orientation)
+    return {
+        "orientation": None if axes is None else _runs(axes.T),
+        "origin_xyz_mm": origin,
+        "direction_lps": None if axes is None else tuple(axes.ravel().tolist()),
+        "image_orientation_patient": found.orientation,
+    }
+
+
+def _runs(axes: Iterable[npt.NDArray[np.float64]]) -> str:
+    """Say towards which side of the patient each image axis runs, and by how much it is oblique."""
+    said, oblique = [], 0.0
+    for name, axis in zip("xyz", axes, strict=True):
+        side = int(np.argmax(np.abs(axis)))
+        said.append(f"{name} to {SIDES[side][int(axis[side] < 0)]}")
+        oblique = max(oblique, float(np.degrees(np.arccos(min(1.0, abs(axis[side]))))))
+    return ", ".join(said) + (f" (oblique by {oblique:.1f} deg)" if oblique >= OBLIQUE_DEG else "")
+
+
+def _image(path: Path, kind: Format) -> Facts:
+    reader = reader_of(path, kind)
+    try:
+        with quiet():
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(f"{path}", wanted="an image", got="a header that cannot be read") from error
+    return {
+        "dimensions": reader.GetDimension(),
+        "size_xyz": reader.GetSize(),
+        "spacing_xyz_mm": reader.GetSpacing(),
+        "origin_xyz_mm": reader.GetOrigin(),
+        "direction_lps": reader.GetDirection(),
+        "values": sitk.GetPixelIDValueAsString(reader.GetPixelID()),
+        **_sidecar(sidecar_path_of(path)),
+    }
+
+
+def _sidecar(path: Path) -> Facts:
+    said: Facts = {}
+    state: Any = path if path.is_file() else None
+    try:
+        said = read_json(path) if state else {}
+    except InputError as error:
+        state = {"error": str(error)}
+    keys = {"unit": "Units", "material": "CalibrationMaterial", "kvp": "KVP"}
+    return {**{name: said.get(key) for name, key in keys.items()}, "sidecar": state}
+
+
+def _beside(path: Path) -> Facts:
+    def line() -> Facts | None:
+        file = find_companion(path, CALIBRATION)
+        return load_calibration(file).as_dict() if file else None
+
+    return {"calibration": _or_why(line), "mask": _or_why(lambda: find_companion(path, MASK))}
+
+
+def _or_why(find: Callable[[], Any]) -> Any:
+    try:
+        return find()
+    except InputError as error:
+        return {"error": str(error)}
