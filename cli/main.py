@@ -12,6 +12,7 @@ from qctrun.cli.failures import EXIT_CODES, guarded
 VERBS = {
     "filter": "Filter a scan with the bone-parameter-aware network.",
     "params": "Measure BMD, BV/TV and TMD: one table and local maps.",
+    "metrics": "Precision and accuracy of repeated measurements.",
     "demo": "Make a simulated scan, filter and measure it, and show the gain.",
     "info": "Show what is in a file or folder, also when it is not a volume.",
     "train": "Train a filter on simulated scans.",

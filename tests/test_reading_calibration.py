@@ -51,7 +51,16 @@ def test_apply_is_a_line_and_leaves_its_input_alone():
         ((True, 0.0), "slope: wanted a finite number"),
         ((0.8,), "two numbers"),
         ("0.8,inf", "intercept"),
+        (0.8, r"calibration: wanted two numbers: slope, intercept, got 0\.8; say"),
+        (np.float64(0.8), "two numbers"),
+        ({"slope": 0.8}, "two numbers"),
+        (np.zeros(()), "calibration: wanted"),
         ("nowhere.json", "cannot be read"),
+        (
+            "nowhere.json",
+            r"--calibration nowhere\.json.*SLOPE,INTERCEPT like 0\.8,0 or a JSON file.*no such file",
+        ),
+        ("0.8", r"--calibration 0\.8: cannot be read: wanted SLOPE,INTERCEPT .*got one number"),
         ("0.8,0,1", "cannot be read"),
     ],
 )

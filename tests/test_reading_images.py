@@ -12,6 +12,7 @@ from dicom_series import rotation
 
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.reading import read, read_labels, stem_of
+from qctrun.runtime.writing import write
 
 AS_HU = (1.0, 0.0)
 LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -269,3 +270,126 @@ def test_a_sidecar_with_a_byte_order_mark_is_read(tmp_path):
     write_image(path, numbers())
     (tmp_path / "a.json").write_text(json.dumps({"Units": "HU"}), "utf-8-sig")
     assert read(path, calibration=AS_HU, material="HA").unit == "mg/cm3"
+
+
+def write_nifti(path, qform=None, sform=None, pixdim=None, kind=nibabel.Nifti1Image):
+    """Write numbers with these affines (code 1), code 0 where there is none, and this pixdim if any."""
+    image = kind(numbers().transpose(2, 1, 0), None)
+    header = image.header
+    for set_form, affine in ((header.set_qform, qform), (header.set_sform, sform)):
+        set_form(np.eye(4) if affine is None else affine, int(affine is not None))
+    header["pixdim"][1:4] = pixdim or (
+        header["pixdim"][1:4] if qform is not None or sform is None else np.linalg.norm(sform[:3, :3], axis=0)
+    )
+    nibabel.save(kind(numbers().transpose(2, 1, 0), None, header), path)
+    stored = nibabel.load(path).header
+    assert (stored["qform_code"], stored["sform_code"]) == (qform is not None, sform is not None)
+
+
+def affine(scale=(0.25, 0.5, 1.5), turn=(0.5, -0.2, 0.1), at=(-7.0, 8.0, 9.0), handed=1.0):
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation(*turn) @ np.diag([handed, 1.0, 1.0]) @ np.diag(scale)
+    matrix[:3, 3] = at
+    return matrix
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize(
+    "sform",
+    [
+        affine(scale=(0.25, 0.5, 1.6)),
+        affine(turn=(0.51, -0.2, 0.1)),
+        affine(at=(-7.0, 8.0, 9.1)),
+        affine(handed=-1.0),
+        affine() @ np.array([[1, 0.2, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+    ],
+)
+def test_two_places_that_differ_are_refused(tmp_path, sform, kind):
+    path = tmp_path / "a.nii.gz"
+    write_nifti(path, affine(), sform, kind=kind)
+    spacing = " x ".join(f"{mm:.5g}" for mm in np.linalg.norm(sform[:3, :3], axis=0))
+    refused(path, rf"0\.25 x 0\.5 x 1\.5 mm by qform.*{spacing} mm by sform.*make qform and sform the same")
+    with pytest.raises(InputError, match="by sform"):
+        read_labels(path, read_grid_of(tmp_path))
+
+
+def read_grid_of(folder):
+    write_nifti(folder / "plain.nii", affine())
+    return read(folder / "plain.nii", unit="HU", calibration=AS_HU, material="HA").grid
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize(
+    "turn", [(0.5, -0.2, 0.1), (np.pi, 0.0, 0.0), (0.0, np.pi, 0.0), (0.0, 3.1413, 3.1414)]
+)
+@pytest.mark.parametrize("handed", [1.0, -1.0])
+def test_two_places_that_agree_are_one(tmp_path, turn, handed, kind):
+    path, matrix = tmp_path / "a.nii", affine(turn=turn, handed=handed)
+    for forms in ((matrix, matrix), (matrix, None), (None, matrix)):
+        write_nifti(path, *forms, kind=kind)
+        volume = read(path, unit="HU", calibration=AS_HU, material="HA")
+        assert volume.warnings == ()
+        np.testing.assert_allclose(
+            volume.grid.world((3, 4, 5)), (LPS_OF_RAS @ matrix @ [5, 4, 3, 1])[:3], atol=1e-2
+        )
+
+
+def test_a_matrix_with_another_spacing_than_pixdim_is_refused(tmp_path):
+    write_nifti(tmp_path / "a.nii", sform=affine(), pixdim=(0.25, 0.5, 2.0))
+    refused(tmp_path / "a.nii", r"0\.25 x 0\.5 x 2 mm by pixdim; 0\.25 x 0\.5 x 1\.5 mm by sform")
+
+
+def test_an_image_without_a_place_is_read_with_a_warning(tmp_path):
+    write_nifti(tmp_path / "a.nii", pixdim=(0.5, 0.5, 3.0))
+    volume = read(tmp_path / "a.nii", unit="HU", calibration=AS_HU, material="HA")
+    assert volume.grid.spacing == (3.0, 0.5, 0.5)
+    (warning,) = volume.warnings
+    assert "a.nii states no orientation and no position" in warning
+    assert "0.5 x 0.5 x 3 mm (x, y, z)" in warning
+
+
+@pytest.mark.parametrize("pixdim", [(0.0, 0.0, 0.0), (0.5, 0.5, np.nan), (0.5, 0.5, -3.0)])
+def test_an_image_without_a_spacing_is_refused(tmp_path, capfd, pixdim):
+    write_nifti(tmp_path / "a.nii", pixdim=pixdim)
+    refused(tmp_path / "a.nii", "wanted a voxel spacing, got pixdim")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_sheared_image_is_to_be_resampled(tmp_path):
+    shear = np.eye(4)
+    shear[0, 1] = 0.2
+    path = tmp_path / "a.nii"
+    write_nifti(path, sform=shear)
+    refused(path, "resample it to perpendicular axes")
+
+
+def test_the_sidecar_tells_of_the_scanner_and_the_filter(tmp_path):
+    path = tmp_path / "a.mha"
+    said = {"ConvolutionKernel": "B60", "Manufacturer": "ACME", "SeriesInstanceUID": "1.2.3", "KVP": 120}
+    model = {"ModelName": "nnsp", "ModelVersion": "2", "FilteredFraction": 0.25, "FilterMarginMM": 5.0}
+    write_image(path, numbers(np.float32), Units="mg/cm3", CalibrationMaterial="HA", **said, **model)
+    provenance = read(path).provenance
+    scan = {"kvp": 120, "kernel": "B60", "manufacturer": "ACME", "series_uid": "1.2.3"}
+    assert provenance["scan"] == scan
+    made = {"model": "nnsp", "version": "2", "sha256": "", "outside": "raw"}
+    assert provenance["filter"] == {**made, "filtered_fraction": 0.25, "margin_mm": 5.0}
+    again = read(write(read(path), tmp_path / "b.mha")).provenance
+    assert (again["scan"], again["filter"]["margin_mm"]) == (scan, 5.0)
+
+
+def test_density_whose_line_nobody_knows_gets_none(tmp_path):
+    path = tmp_path / "a.mha"
+    write_image(path, numbers(np.float32), Units="mg/cm3", CalibrationMaterial="HA")
+    first = read(path)
+    line = first.provenance["calibration"]
+    assert (line["slope"], line["intercept"], line["material"]) == (None, None, "HA")
+    assert first.provenance["density_from"] == "sidecar"
+    again = read(write(first, tmp_path / "b.mha"))
+    assert again.provenance["calibration"] == line
+    refused(
+        path, "as its sidecar says; leave --calibration away; another line needs the scan in HU", unit=None
+    )
+    bare = tmp_path / "c.mha"
+    write_image(bare, numbers(np.float32))
+    assert read(bare, unit="mg/cm3", material="HA").provenance["density_from"] == "call"
+    refused(bare, "as --unit says; leave --calibration away, or say --unit hu", unit="mg/cm3")

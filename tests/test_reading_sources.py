@@ -1,10 +1,14 @@
 """What paths mean, what lies beside them, and zips that nobody should trust."""
 
+import errno
+import io
 import json
+import os
 import stat
 import warnings
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +16,18 @@ import SimpleITK as sitk
 from dicom_series import write_series
 
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.reading import Beside, find_beside, load_calibration, read, read_labels, sources, stem_of
+from qctrun.runtime.reading import (
+    Beside,
+    describe,
+    find_beside,
+    find_mask,
+    list_series,
+    load_calibration,
+    read,
+    read_labels,
+    sources,
+    stem_of,
+)
 
 LINE = json.dumps({"slope": 0.8, "intercept": 1.0, "material": "HA", "source": "rods"})
 
@@ -146,3 +161,127 @@ def test_silence_lasts_until_the_last_reader_is_out():
     second.__exit__(None, None, None)
     assert sitk.ProcessObject.GetGlobalWarningDisplay() == shown
     assert warnings.filters == before
+
+
+def write_mask_of(folder, values, path):
+    grid = read(folder, calibration=(1.0, 0.0)).grid
+    image = sitk.GetImageFromArray((values > 5).astype(np.uint8))
+    image.SetSpacing(grid.spacing[::-1])
+    image.SetOrigin(grid.origin)
+    sitk.WriteImage(image, str(path))
+
+
+def zipped(folder):
+    path = folder.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                archive.write(file, file.relative_to(folder))
+    return path
+
+
+VALUES = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+
+
+@pytest.mark.parametrize("place", ["", "case", "case/scan"])
+def test_a_folder_and_its_zip_have_the_same_companions(tmp_path, place):
+    top = tmp_path / "top"
+    write_series(top / "case" / "scan", VALUES)
+    (top / "reports").mkdir()
+    (top / "reports" / "calibration.json").write_text(LINE.replace("0.8", "0.3"))
+    write_mask_of(top, VALUES, top / place / "mask.nii.gz")
+    (top / place / "calibration.json").write_text(LINE)
+    for path in (top, zipped(top)):
+        beside = find_beside(path)
+        assert beside == Beside(path / place / "calibration.json", path / place / "mask.nii.gz")
+        assert find_mask(path) == beside.mask
+        volume = read(path)
+        np.testing.assert_allclose(volume.array, 0.8 * VALUES + 1, rtol=1e-6)
+        np.testing.assert_array_equal(read_labels(beside.mask, volume.grid), VALUES > 5)
+
+
+def test_companions_lie_with_the_slices_of_the_chosen_series(tmp_path):
+    top = tmp_path / "top"
+    for uid, slope in (("1.2.3", "0.8"), ("1.2.4", "0.9")):
+        write_series(top / uid, VALUES, SeriesInstanceUID=uid)
+        (top / uid / "calibration.json").write_text(LINE.replace("0.8", slope))
+    for path in (top, zipped(top)):
+        assert find_beside(path) == Beside(None, None)
+        for uid, slope in (("1.2.3", 0.8), ("1.2.4", 0.9)):
+            assert find_beside(path, series_uid=uid).calibration == path / uid / "calibration.json"
+            volume = read(path, series_uid=uid)
+            np.testing.assert_allclose(volume.array, slope * VALUES + 1, rtol=1e-6)
+            assert volume.provenance["slice_folders"] == [uid]
+
+
+def test_companions_that_contradict_each_other_are_refused(tmp_path):
+    top = tmp_path / "top"
+    write_series(top / "scan", VALUES)
+    for folder in (top, top / "scan"):
+        (folder / "calibration.json").write_text(LINE)
+    for path in (top, zipped(top)):
+        assert find_beside(path).calibration == path / "calibration.json"
+    (top / "scan" / "calibration.json").write_text(LINE.replace("0.8", "0.9"))
+    for path in (top, zipped(top)):
+        with pytest.raises(
+            InputError, match=r"top.*calibration\.json and .*scan/cal.*differ; .*--calibration"
+        ):
+            read(path)
+        assert read(path, calibration=(1.0, 0.0)).array.max() == 23
+        assert find_mask(path) is None
+        assert "which differ" in describe(path)["calibration"]["error"]
+
+
+def denied(monkeypatch, *names):
+    """Let the system refuse to open files, or to list folders, of these names; root may do all."""
+    real_open, real_list = io.open, os.scandir
+
+    def refuse(path):
+        if Path(str(path)).name in names:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def opened(file, *args, **options):
+        refuse(file)
+        return real_open(file, *args, **options)
+
+    def listed(path="."):
+        refuse(path)
+        return real_list(path)
+
+    monkeypatch.setattr(io, "open", opened)
+    monkeypatch.setattr("builtins.open", opened)
+    monkeypatch.setattr(os, "scandir", listed)
+
+
+def test_a_slice_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    paths = write_series(tmp_path / "scan", VALUES)
+    denied(monkeypatch, paths[1].name)
+    for look in (read, describe, list_series):
+        with pytest.raises(InputError, match=rf"{paths[1].name}: cannot be read: Permission denied"):
+            look(tmp_path / "scan")
+
+
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path, monkeypatch):
+    write_series(tmp_path / "scan" / "inner", VALUES)
+    denied(monkeypatch, "inner")
+    for look in (read, find_beside):
+        with pytest.raises(InputError, match=r"inner: cannot be read: Permission denied"):
+            look(tmp_path / "scan")
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mha", "a.nrrd", "a.zip", "a"])
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(b"anything")
+    denied(monkeypatch, name)
+    with pytest.raises(InputError, match=rf"{name}: cannot be read: Permission denied"):
+        read(tmp_path / name, unit="HU", calibration=(1.0, 0.0))
+
+
+def test_a_file_in_a_folder_that_may_not_be_entered_is_named(tmp_path, monkeypatch):
+    def refuse(path, **_):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    for look in (read, stem_of, find_beside):
+        with pytest.raises(InputError, match=r"a\.nii: cannot be read: Permission denied"):
+            look(tmp_path / "a.nii")

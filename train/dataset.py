@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qctrun.runtime.errors import InputError, UsageError
+from qctrun.runtime.volume import Progress
 from qctrun.train.insilico.phantom import Phantom, microct_phantom, random_field_phantom
 from qctrun.train.patches import RASTER, Patches, Scanned, scanned
 
@@ -15,8 +16,6 @@ DENSE_RASTER = (4, 8, 8)
 """Training patches overlap more than the paper's, since a micro-CT cube is only 10 mm across."""
 
 PARTS = ("train", "validation", "test")
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qctrun.runtime.measuring.kernels.formulas import FLOOR, FUZZY_WIDTH_MG_CM3
 from qctrun.runtime.measuring.sphere import Sphere
 
 THRESHOLDS_MG_CM3 = tuple(float(t) for t in range(125, 326, 25))
 """Thresholds t over which the TMD and BV/TV losses are summed."""
-
-STEP_WIDTH_MG_CM3 = 10.0
-"""Width s of the fuzzy step (Eq. 5)."""
-
-SMALLEST_BVTV = 1e-4
-"""e of the soft positive part (Eq. 4)."""
 
 NNSP_WEIGHTS = {"TMD": 0.64, "BVTV": 0.32, "BMD": 0.04}
 """w_f of the structure-preserving loss (Eq. 12)."""
@@ -62,13 +57,13 @@ class PatchSphere:
         if tuple(patches.shape[-3:]) != self.size:
             raise ValueError(f"patches: wanted size {self.size}, got {tuple(patches.shape[-3:])}")
         density = patches.flatten(1)[:, self.inside]
-        bone = torch.sigmoid((density[:, None] - self.thresholds[:, None]) / STEP_WIDTH_MG_CM3)
+        bone = torch.sigmoid((density[:, None] - self.thresholds[:, None]) / FUZZY_WIDTH_MG_CM3)
         bvtv = bone.mean(dim=2)
         mineral = torch.einsum("bv,btv->bt", density, bone) / density.shape[1]
         return PatchParameters(density.mean(dim=1), bvtv, mineral / softly_positive(bvtv))
 
 
-def softly_positive(fraction: Tensor, smallest: float = SMALLEST_BVTV) -> Tensor:
+def softly_positive(fraction: Tensor, smallest: float = FLOOR) -> Tensor:
     """plus_e(x) = e ln(1 + exp(x / e - 1)) + e, never below e (Eq. 4)."""
     return smallest * torch.nn.functional.softplus(fraction / smallest - 1) + smallest
 

@@ -12,8 +12,9 @@ import torch
 
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.json_files import json_text
+from qctrun.runtime.volume import Progress
 from qctrun.runtime.writing.files import writing
-from qctrun.train.dataset import Progress, Split, planned, scans_at, simulate
+from qctrun.train.dataset import Split, planned, scans_at, simulate
 from qctrun.train.evaluate import Score, as_rows, scores
 from qctrun.train.fit import CHECKPOINT, Recipe, State, fit, replace_file, require_same_run
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM

@@ -1,7 +1,7 @@
 """Files into volumes: DICOM, NIfTI, MHA and NRRD scans as calibrated density on their native grid."""
 
 from qctrun.runtime.reading.calibration import Calibration, load_calibration
-from qctrun.runtime.reading.companions import Beside, find_beside
+from qctrun.runtime.reading.companions import Beside, find_beside, find_mask
 from qctrun.runtime.reading.describe import describe
 from qctrun.runtime.reading.dicom import list_series
 from qctrun.runtime.reading.labels import read_labels
@@ -15,6 +15,7 @@ __all__ = [
     "Series",
     "describe",
     "find_beside",
+    "find_mask",
     "list_series",
     "load_calibration",
     "read",

@@ -104,16 +104,9 @@ def load_calibration(
     if isinstance(given, Path):
         given = _from_file(given, material)
     elif not isinstance(given, Calibration):
-        if not isinstance(given, Sequence | np.ndarray) or len(given) != 2:
-            got = " ".join(repr(given).split())
-            raise InputError(
-                "calibration",
-                wanted="two numbers: slope, intercept",
-                got=got,
-                mend="say (0.8, 0.0) or a file",
-            )
+        slope, intercept = _two(given)
         source = "given as slope and intercept" if material else f"given as slope and intercept, {ASSUMED_HA}"
-        given = Calibration(given[0], given[1], material or "HA", source)
+        given = Calibration(slope, intercept, material or "HA", source)
     if material is not None and given.material != material:
         got = f"{given.material} by the calibration ({given.source}) and {material} by --material"
         raise InputError("material", wanted="one material", got=got, mend="leave one of them away")
@@ -215,6 +208,13 @@ def calibration_from(values: Mapping[str, Any], name: str, material: Material | 
         )
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
+
+
+def _two(given: Any) -> tuple[float, float]:
+    if not isinstance(given, Sequence | np.ndarray) or len(given) != 2:
+        got, mend = " ".join(repr(given).split()), "say (0.8, 0.0), or a file that says it"
+        raise InputError("calibration", wanted="two numbers: slope, intercept", got=got, mend=mend)
+    return given[0], given[1]
 
 
 def _named_file(text: str) -> Path:

@@ -40,6 +40,11 @@ def find_beside(path: str | Path, *, series_uid: str | None = None) -> Beside:
     return Beside(*found)
 
 
+def find_mask(path: str | Path, *, series_uid: str | None = None) -> Path | None:
+    """Find only the mask of `find_beside`; calibrations that contradict each other are no matter then."""
+    return find_companion(path, MASK, series_uid=series_uid)
+
+
 def find_companion(
     path: str | Path, name: str, *, series_uid: str | None = None, folders: Iterable[str] | None = None
 ) -> Path | None:

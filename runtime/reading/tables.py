@@ -60,7 +60,10 @@ class Table:
         except ValueError:
             value = math.inf
         if math.isinf(value):
-            wanted, mend = f"a number in column {column!r}", "leave it empty, or n/a, where a value is missing"
+            wanted, mend = (
+                f"a number in column {column!r}",
+                "leave it empty, or n/a, where a value is missing",
+            )
             raise InputError(self.places[row], wanted=wanted, got=repr(cell), mend=mend)
         return value
 

@@ -21,12 +21,15 @@ def sidecar_of(volume: Volume) -> dict[str, Any]:
         "KVP": scan.get("kvp"),
         "ConvolutionKernel": scan.get("kernel"),
         "Manufacturer": scan.get("manufacturer"),
+        "SeriesInstanceUID": scan.get("series_uid"),
         "Sources": [source["path"] for source in provenance.get("inputs", ())],
         "ModelName": model.get("model"),
         "ModelVersion": model.get("version"),
         "ModelSHA256": model.get("sha256"),
         "Device": model.get("device"),
         "Provider": model.get("provider"),
+        "FilteredFraction": model.get("filtered_fraction"),
+        "FilterMarginMM": model.get("margin_mm"),
     }
     said = {key: value for key, value in known.items() if value not in (None, "", [])}
     return {**said, **_of_map(volume), "Warnings": list(volume.warnings), "qctrunVersion": version()}

@@ -13,13 +13,13 @@ from qctrun.runtime import Grid, Volume, local_maps, parameters, read, write
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.measuring import Parameters
 from qctrun.runtime.reading import load_calibration
+from qctrun.runtime.volume import MapKey
 from qctrun.train.insilico.series import write_series
 from qctrun.train.insilico.vertebra import vertebra
 
 SLOPE_MG_CM3_PER_HU = 0.8
 PICTURED_THRESHOLD_MG_CM3 = 225.0
 _MAKER = "qctrun demo"
-MapKey = str | tuple[str, float]
 
 
 @dataclass(frozen=True)

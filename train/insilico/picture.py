@@ -1,6 +1,7 @@
 """One picture that shows what the filter buys, in the manner of the paper's figure 4."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from qctrun.runtime.errors import QctrunError
-from qctrun.train.insilico.demonstration import MapKey, Measured, rmse
+from qctrun.runtime.volume import MapKey
+from qctrun.train.insilico.demonstration import Measured, rmse
 
 NAMES = ("raw", "filtered", "truth")
 
@@ -34,15 +36,15 @@ def draw(found: Mapping[str, Measured], threshold_mg_cm3: float, path: Path) -> 
     keys: tuple[MapKey, ...] = ("BMD", ("TMD", threshold_mg_cm3), ("BVTV", threshold_mg_cm3))
     figure = figure_module.Figure(figsize=(21, 9), layout="constrained")
     axes = figure.subplots(3, 7)
-    window = _window(found["truth"].maps["BMD"].array)
+    drawing = _Drawing(figure, found, _window(found["truth"].maps["BMD"].array))
     for row, name in zip(axes, NAMES, strict=True):
-        _slice(row[0], found[name], name, window)
+        drawing.slice_of(row[0], name)
         for column, key in enumerate(keys):
-            _map(figure, row[1 + column], found, name, key, window)
-            _error(figure, row[4 + column], found, name, key, window)
+            drawing.map_of(row[1 + column], name, key)
+            drawing.error_of(row[4 + column], name, key)
     grid = found["raw"].volume.grid
     figure.suptitle(
-        f"axial slice {window[0]}, spacing {grid.spacing[2]:g} x {grid.spacing[1]:g} x {grid.spacing[0]:g} mm, "
+        f"axial slice {drawing.window[0]}, spacing {grid.spacing[2]:g} x {grid.spacing[1]:g} x {grid.spacing[0]:g} mm, "
         f"spheres of 4.3 mm, threshold {threshold_mg_cm3:g} mg/cm³: simulated data, research use"
     )
     figure.savefig(path, dpi=80)
@@ -73,50 +75,48 @@ def _window(array: npt.NDArray[np.float32]) -> tuple[int, slice, slice]:
     return z, y, x
 
 
-def _slice(axis: Any, one: Measured, name: str, window: tuple[int, slice, slice]) -> None:
-    axis.imshow(one.volume.array[window], cmap="gray", vmin=-200, vmax=800)
-    axis.set_title(f"{name}: density −200 to 800 mg/cm³", fontsize=9)
-    axis.axis("off")
+@dataclass(frozen=True)
+class _Drawing:
+    """A figure, what is drawn in it, and the slice (z, y, x) that is shown."""
 
+    figure: Any
+    found: Mapping[str, Measured]
+    window: tuple[int, slice, slice]
 
-def _map(
-    figure: Any,
-    axis: Any,
-    found: Mapping[str, Measured],
-    name: str,
-    key: MapKey,
-    window: tuple[int, slice, slice],
-) -> None:
-    scale, unit, label = _described(key)
-    low, high = np.nanpercentile(found["truth"].maps[key].array[window] * scale, (1, 99))
-    room = 0.25 * (high - low)
-    image = axis.imshow(
-        found[name].maps[key].array[window] * scale, cmap="viridis", vmin=max(0, low - room), vmax=high + room
-    )
-    axis.set_title(f"{name}: {label}, {unit}", fontsize=9)
-    axis.axis("off")
-    figure.colorbar(image, ax=axis, shrink=0.8, extend="both")
+    def slice_of(self, axis: Any, name: str) -> None:
+        axis.imshow(self.found[name].volume.array[self.window], cmap="gray", vmin=-200, vmax=800)
+        axis.set_title(f"{name}: density −200 to 800 mg/cm³", fontsize=9)
+        axis.axis("off")
 
+    def map_of(self, axis: Any, name: str, key: MapKey) -> None:
+        scale, unit, label = _described(key)
+        low, high = np.nanpercentile(self._shown("truth", key), (1, 99)) * scale
+        room = 0.25 * (high - low)
+        values = self._shown(name, key) * scale
+        image = axis.imshow(values, cmap="viridis", vmin=max(0, low - room), vmax=high + room)
+        self._finish(axis, image, f"{name}: {label}, {unit}")
 
-def _error(
-    figure: Any,
-    axis: Any,
-    found: Mapping[str, Measured],
-    name: str,
-    key: MapKey,
-    window: tuple[int, slice, slice],
-) -> None:
-    axis.axis("off")
-    if name == "truth":
-        return
-    scale, unit, label = _described(key)
-    got, want = found[name].maps[key], found["truth"].maps[key]
-    # Both rows share the raw row's scale, so that what is left of the error is seen.
-    high = np.nanpercentile(np.abs(found["raw"].maps[key].array[window] - want.array[window]) * scale, 99)
-    error = np.abs(got.array[window] - want.array[window]) * scale
-    image = axis.imshow(error, cmap="magma", vmin=0, vmax=high)
-    axis.set_title(f"{name}: |error| of {label}, RMSE {rmse(got, want) * scale:.3g} {unit}", fontsize=9)
-    figure.colorbar(image, ax=axis, shrink=0.8, extend="both")
+    def error_of(self, axis: Any, name: str, key: MapKey) -> None:
+        if name == "truth":
+            axis.axis("off")
+            return
+        scale, unit, label = _described(key)
+        # Both rows share the raw row's scale, so that what is left of the error is seen.
+        high = np.nanpercentile(self._error("raw", key), 99) * scale
+        image = axis.imshow(self._error(name, key) * scale, cmap="magma", vmin=0, vmax=high)
+        whole = rmse(self.found[name].maps[key], self.found["truth"].maps[key]) * scale
+        self._finish(axis, image, f"{name}: |error| of {label}, RMSE {whole:.3g} {unit}")
+
+    def _shown(self, name: str, key: MapKey) -> npt.NDArray[np.float32]:
+        return self.found[name].maps[key].array[self.window]
+
+    def _error(self, name: str, key: MapKey) -> npt.NDArray[np.float32]:
+        return np.abs(self._shown(name, key) - self._shown("truth", key))
+
+    def _finish(self, axis: Any, image: Any, title: str) -> None:
+        axis.set_title(title, fontsize=9)
+        axis.axis("off")
+        self.figure.colorbar(image, ax=axis, shrink=0.8, extend="both")
 
 
 def _described(key: MapKey) -> tuple[float, str, str]:
