@@ -38,7 +38,7 @@ OUTPUTS = ("scan", "truth.nii.gz", "truth.json", "qctrun-out", PICTURE)
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier demonstration.")
 def command(call: Call, out: Path, seed: int, overwrite: bool) -> None:
-    """Simulate a noisy scan of a vertebra, filter and measure it, and compare with the truth.
+    """Simulate a noisy scan of a vertebra, filter and measure it, and compare with the truth. Needs the extra "report".
 
     \b
     Written into the folder of --out:

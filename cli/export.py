@@ -1,5 +1,6 @@
 """`qctrun export`: a trained network to an ONNX model with its card, checked against torch."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -35,4 +36,4 @@ def command(call: Call, run: Path, out: Path, name: str, release: str, overwrite
 
     difference = export_run(run, out, name=name, version=release, overwrite=overwrite)
     call.say(f"torch and onnxruntime agree to {difference:.1e}")
-    call.say(f"wrote {out}; next: qctrun filter scan/ --model {out} --out")
+    call.say(f"wrote {out}; next: qctrun filter scan/ --model {shlex.quote(str(out))} --out")

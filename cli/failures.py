@@ -22,7 +22,7 @@ Exit codes:
     6  out of memory
     7  cannot write: disk full, no permission
     8  a batch finished with failures
-  130  interrupted
+  130  interrupted, by Ctrl-C or SIGTERM
 Errors are one line on stderr; -vv shows the traceback."""
 
 _OUT_OF_MEMORY = 6

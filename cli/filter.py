@@ -1,5 +1,7 @@
 """`qctrun filter`: a scan in, the filtered volume on the same grid out."""
 
+import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from qctrun.cli.options import (
     reading_options,
     verb,
 )
+from qctrun.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from qctrun.runtime import Filter, Volume
@@ -60,10 +63,10 @@ def command(
       <stem>_desc-nnsp_ct.json     its sidecar: unit, material, calibration, model
       filter.run.json              the record of the run
     """
-    from qctrun.runtime.reading import find_beside, stem_of
+    from qctrun.runtime.reading import find_mask, stem_of
     from qctrun.runtime.writing import RunRecord, Staging, filtered_name, record_name, sidecar_name
 
-    source = _named(source, out)
+    source = _named(call, source, out)
     name = filtered_name(stem_of(source), fmt)
     names = (sidecar_name(name), name, record_name("filter"))
     sources = [path for path in (source, mask, model) if path]
@@ -80,9 +83,9 @@ def command(
             "threads": threads,
         }
         record = RunRecord("filter", ("qctrun", *call.argv), options, device={"asked": device})
+        found = None if mask else find_mask(source, series_uid=reading.series_uid)
         filtered = _filtered(call, record, source, reading)
-        found = find_beside(source).mask
-        record.options = {**options, "mask": _absolute(mask), "mask_found": _absolute(found)}
+        record.options = {**options, **_mask_facts(mask, found)}
         _stage(record, staging, filtered, name)
         call.replaced(staging.commit())
     if found and not mask:
@@ -90,13 +93,15 @@ def command(
     call.say(f"wrote {out / name} in {sum(record.seconds.values()):.1f} s")
 
 
-def _named(source: Path | None, out: Path) -> Path:
-    if source is None:
-        swallowed = (
-            f", and --out has taken {str(out)!r} as its folder; write INPUT first: qctrun filter {out} --out"
-        )
-        raise click.UsageError("INPUT is missing" + (swallowed if out.exists() else ""))
-    return source
+def _named(call: Call, source: Path | None, out: Path) -> Path:
+    if source is not None:
+        return source
+    swallowed = out.exists() and out in map(Path, call.argv)  # typed as a word, not left to the default
+    words = f"qctrun filter {shlex.quote(str(out))} --out"
+    raise click.UsageError(
+        "INPUT is missing"
+        + f", and --out has taken {str(out)!r} as its folder; write INPUT first: {words}" * swallowed
+    )
 
 
 def _filtered(call: Call, record: "RunRecord", source: Path, reading: Reading) -> "Volume":
@@ -104,12 +109,12 @@ def _filtered(call: Call, record: "RunRecord", source: Path, reading: Reading) -
     from qctrun.runtime import Filter
 
     options = record.options
+    with record.stage("model"):  # first: a scan may take minutes to read
+        network = Filter(options["model"], device=options["device"], threads=options["threads"])
+    _note_device(call, record, network)
     with record.stage("read"):
         volume = read_scan(call, record, source, reading)
         mask = read_mask(record, options["mask"], volume.grid)
-    with record.stage("model"):
-        network = Filter(options["model"], device=options["device"], threads=options["threads"])
-    _note_device(call, record, network)
     with record.stage("filter"), call.progress("filtering") as progress:
         filtered = network(volume, mask=mask, progress=progress)
     if not network.card.scores:
@@ -117,6 +122,7 @@ def _filtered(call: Call, record: "RunRecord", source: Path, reading: Reading) -
     for warning in filtered.warnings[len(volume.warnings) :]:
         call.warn(warning)
     record.warnings += filtered.warnings
+    record.filter = filtered.provenance["filter"]
     return filtered
 
 
@@ -144,5 +150,15 @@ def _stage(record: "RunRecord", staging: "Staging", filtered: "Volume", name: st
     record.add_to(staging, record_name("filter"))
 
 
-def _absolute(path: Path | None) -> Any:
-    return None if path is None else path.resolve()
+def _mask_facts(mask: Path | None, found: Path | None) -> dict[str, Any]:
+    """Which mask `qctrun params` is to take, and its sum, by which it sees whether the file is still the same."""
+    from qctrun.runtime.writing import sum_of
+
+    used, digest = mask or found, None
+    with suppress(InputError):  # nothing was read of a mask that is only kept for later
+        digest = None if used is None else sum_of(used)
+    return {
+        "mask": None if mask is None else mask.resolve(),
+        "mask_found": None if found is None else found.resolve(),
+        "mask_sha256": digest,
+    }

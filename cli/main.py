@@ -1,8 +1,11 @@
 """The program `qctrun`: finds the verb, runs it, and turns whatever happens into an exit code."""
 
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -56,7 +59,22 @@ def program() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: the process's own) and return its exit code."""
     call = Call(tuple(sys.argv[1:] if argv is None else argv))
-    return guarded(lambda: _run(call), call)
+    with _stopped_by_sigterm():
+        return guarded(lambda: _run(call), call)
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """SIGTERM, as batch systems and containers send it, ends a run as Ctrl-C does: hidden files are taken away."""
+    in_main = threading.current_thread() is threading.main_thread()  # only there handlers can be set
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _run(call: Call) -> int:

@@ -167,23 +167,27 @@ def _of_volumes(call: Call, record: "RunRecord", reading: Reading) -> "Repeated"
     if options["mask"] is None and not all(maps):
         raise click.UsageError("scans need --mask FILE: without it air would count")
     volumes = (
-        _maps(record, paths) if all(maps) else [read_scan(call, record, path, reading) for path in paths]
+        _maps(call, record, paths)
+        if all(maps)
+        else [read_scan(call, record, path, reading) for path in paths]
     )
     labels = None
     if options["mask"] is not None:
         record.add_input("mask", options["mask"])
         labels = read_labels(options["mask"], volumes[0].grid)
     truth = volumes.pop() if options["truth"] else None
-    return repeated_volumes(volumes, truth, labels)
+    return repeated_volumes(volumes, truth, labels, variable)
 
 
-def _maps(record: "RunRecord", paths: list[Path]) -> "list[Volume]":
+def _maps(call: Call, record: "RunRecord", paths: list[Path]) -> "list[Volume]":
     from qctrun.runtime.reading.maps import read_map, require_same_map
 
     volumes = [read_map(path) for path in paths]
     for path, volume in zip(paths, volumes, strict=True):
         record.add_input("map", path)
         require_same_map(volumes[0], volume, str(path))
+        for warning in volume.warnings:
+            call.warn(warning)
     return volumes
 
 
@@ -206,10 +210,10 @@ def _judge(call: Call, record: "RunRecord", found: "list[Repeated]") -> "list[Ju
             judged.append(Judged(one.group, one.variable, numbers))
             told = [f"{_title(one)}: {warning}" for warning in (*one.warnings, *numbers.warnings)]
             record.warnings += told
+            for warning in told:
+                call.warn(warning)
     if not any(one.metrics.points for one in judged):
         raise InputError("data points", wanted="one that has all its repetitions", got="none")
-    for warning in record.warnings:
-        call.warn(warning)
     return judged
 
 

@@ -22,10 +22,10 @@ Command = Callable[..., Any]
 
 
 class PathType(click.Path):
-    """A path as typed, its existence left to the room that reads it and knows what to say."""
+    """A path as typed; whether it is there and readable is left to the room that reads it and knows what to say."""
 
     def __init__(self) -> None:
-        super().__init__(path_type=Path)
+        super().__init__(path_type=Path, readable=False)
 
 
 def numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float, ...]:

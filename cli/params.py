@@ -19,25 +19,22 @@ from qctrun.cli.options import (
     reading_options,
     verb,
 )
+from qctrun.cli.targets import near, target_of
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
     from qctrun.runtime import Volume
+    from qctrun.runtime.measuring import Parameters
     from qctrun.runtime.volume import MapKey
     from qctrun.runtime.writing import RunRecord, Staging
     from qctrun.runtime.writing.tables import Row
 
+_NO_VOXELS = (
+    "labels without a voxel that counts: {}; their rows say 0 voxels; do mask and labels belong together?"
+)
 _NO_MASK = "no mask: air and soft tissue count too; give --mask FILE to measure bone"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What to measure: an image, and the mask that goes with it."""
-
-    image: Path
-    mask: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +79,12 @@ class Inputs:
 @click.option(
     "--label-ids", "ids", callback=label_ids, metavar="ID,ID,...", help="Which labels to take. [default: all]"
 )
-@click.option("--inside", is_flag=True, help="Local maps only where the sphere lies wholly in the mask.")
+@click.option(
+    "--inside",
+    is_flag=True,
+    help="Local maps only where the sphere lies wholly in the mask; without a mask, "
+    "in the union of all labels taken.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON instead of a table.")
 @output_options
 @format_option
@@ -104,7 +106,8 @@ def command(
     """Measure BMD, BV/TV and TMD: one table and local maps.
 
     INPUT is a DICOM folder, a zip of one, or a NIfTI, MHA or NRRD file. Without INPUT the volume is measured
-    that the last `qctrun filter` has written into the folder of --out, with the mask of that run.
+    that the last `qctrun filter` has written into the folder of --out, or else into ./qctrun-out, with the mask
+    of that run.
 
     \b
     Written into the folder of --out:
@@ -115,7 +118,7 @@ def command(
     """
     if ids and not labels:
         raise click.UsageError("--label-ids needs --labels FILE")
-    target = _target(call, source, out, mask)
+    target = target_of(call, source, out, mask, reading.series_uid)
     if settings["inside"] and not (target.mask or labels):
         raise click.UsageError("--inside needs --mask FILE or --labels FILE")
     options = {
@@ -133,48 +136,6 @@ def command(
     _run(call, options, reading)
 
 
-def _target(call: Call, source: Path | None, out: Path, mask: Path | None) -> Target:
-    from qctrun.runtime.reading import find_beside
-    from qctrun.runtime.writing import record_name
-
-    if source is None:
-        record = out / record_name("filter")
-        target = _of_last_filter(record)
-        call.say(f"measuring {target.image}, named by {record}")
-    else:
-        target = Target(source, find_beside(source).mask)
-    if mask is not None:
-        return Target(target.image, mask)
-    if target.mask is not None:
-        call.say(f"found the mask {target.mask}")
-    return target
-
-
-def _of_last_filter(path: Path) -> Target:
-    from qctrun.runtime.errors import InputError
-    from qctrun.runtime.writing import read_record
-
-    if not path.is_file():
-        raise click.UsageError(
-            f"INPUT is missing, and there is no {path} of a filter run; type: qctrun params INPUT, "
-            "or first: qctrun filter INPUT --out"
-        )
-    record = read_record(path)
-    try:
-        image = next(output["path"] for output in record["outputs"] if output["role"] == "image")
-        mask = record["options"]["mask"] or record["options"]["mask_found"]
-    except (KeyError, TypeError, StopIteration) as error:
-        got = "one that names no image or no mask"
-        mend = "run qctrun filter again, or give INPUT"
-        raise InputError(str(path), wanted="the record of a filter run", got=got, mend=mend) from error
-    return Target(path.parent / image, _near(Path(mask)) if mask else None)
-
-
-def _near(path: Path) -> Path:
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
 def _run(call: Call, options: dict[str, Any], reading: Reading) -> None:
     from qctrun.runtime.reading import stem_of
     from qctrun.runtime.writing import RunRecord, Staging, rows_text, table_text
@@ -187,10 +148,11 @@ def _run(call: Call, options: dict[str, Any], reading: Reading) -> None:
     ) as staging:
         inputs = _read(call, record, reading)
         maps = _maps(call, record, inputs)
-        rows = _rows(record, inputs, maps)
+        rows = _rows(call, record, inputs, maps)
         _stage(record, staging, rows, {names[key]: found for key, found in maps.items()})
         call.replaced(staging.commit())
-    click.echo(rows_text(rows) if options["json"] else table_text(rows), nl=False)
+    shown = [{**row, "mask": str(near(Path(row["mask"])))} for row in rows]
+    click.echo(rows_text(rows) if options["json"] else table_text(shown), nl=False)
     call.say(
         f"wrote the table and {len(maps)} maps to {options['out']} in {sum(record.seconds.values()):.1f} s"
     )
@@ -253,13 +215,14 @@ def _maps(call: Call, record: "RunRecord", inputs: Inputs) -> "dict[MapKey, Volu
     return maps
 
 
-def _rows(record: "RunRecord", inputs: Inputs, maps: "dict[MapKey, Volume]") -> "list[Row]":
+def _rows(call: Call, record: "RunRecord", inputs: Inputs, maps: "dict[MapKey, Volume]") -> "list[Row]":
     from qctrun.runtime.measuring import map_means, parameters
     from qctrun.runtime.writing import case_of, parameter_rows
 
     options, labels = record.options, inputs.labels
     with record.stage("parameters"):
         found = parameters(inputs.volume, options["thresholds"], inputs.mask, labels)
+        _tell_of_empty(call, record, found)
         regions = {p.label: None if labels is None or p.label is None else labels == p.label for p in found}
         return parameter_rows(
             inputs.volume,
@@ -268,9 +231,18 @@ def _rows(record: "RunRecord", inputs: Inputs, maps: "dict[MapKey, Volume]") -> 
             image=str(options["input"]),
             case_id=case_of(inputs.volume.provenance["stem"]),
             mask=str(options["mask"] or options["labels"] or "none"),
+            labels=str(options["labels"] or "none"),
             diameter_mm=options["diameter_mm"],
             step=options["step"],
         )
+
+
+def _tell_of_empty(call: Call, record: "RunRecord", found: "list[Parameters]") -> None:
+    empty = dict.fromkeys(str(region.label) for region in found if not region.voxels)
+    if empty:
+        warning = _NO_VOXELS.format(", ".join(empty))
+        call.warn(warning)
+        record.warnings.append(warning)
 
 
 def _stage(record: "RunRecord", staging: "Staging", rows: "list[Row]", maps: "dict[str, Volume]") -> None:

@@ -92,8 +92,9 @@ def _for_people(name: str, version: str, notes: dict[str, Any], difference: floa
         f"  ({notes['patches']['train']} patches);",
         f"  stopped by donors {_list(notes['donors']['validation'])}. Donors with a number are micro-CT cubes of human",
         "  L1 (BoneBox, BSD-3-Clause); the others are random-field bone. No scan of a real scanner was seen.",
-        f"- **For how long**: {notes['epochs']} epochs of {recipe['steps_per_epoch']} steps of {pairs} pairs, "
-        f"{notes['seconds'] / 60:.0f} minutes, best epoch {notes['best_epoch']}; "
+        f"- **For how long**: {_counted(notes['epochs'], 'epoch')} of {_counted(recipe['steps_per_epoch'], 'step')} "
+        f"of {_counted(pairs, 'pair')}, {_counted(round(notes['seconds'] / 60), 'minute')}, "
+        f"best epoch {notes['best_epoch']}; "
         f"{notes['machine']}, torch {notes['torch']}.",
         f"- **Exported** within {difference:.1e} of torch (relative, largest of five sizes).",
         "",
@@ -122,6 +123,10 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.1f}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + "s" * (number != 1)
 
 
 def _plainly(rows: list[dict[str, Any]]) -> list[str]:

@@ -41,6 +41,10 @@ def test_the_two_lines_are_the_main_job():
     assert demo.LINES == ("qctrun filter scan/ --out", "qctrun params --thresholds 200,225,250")
 
 
+def test_help_names_the_extra(qctrun):
+    assert 'Needs the extra "report".' in qctrun("demo", "--help").out
+
+
 @pytest.fixture
 def no_simulation(monkeypatch):
     def fail(*_, **__):

@@ -3,10 +3,12 @@
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -258,3 +260,29 @@ def test_a_verb_that_is_not_called_is_not_loaded(monkeypatch: pytest.MonkeyPatch
     assert "absent" in qctrun("--help").out
     code, _, err = qctrun("absent")
     assert (code, err.count("\n")) == (1, 1)
+
+
+def test_sigterm_is_an_interruption_only_while_the_program_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program_module, "_run", lambda call: os.kill(os.getpid(), signal.SIGTERM))
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert program_module.main(["--version"]) == 130
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        monkeypatch.setattr(program_module, "_run", lambda call: 0)
+        assert program_module.main(["--version"]) == 0
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_program_runs_outside_of_the_main_thread() -> None:
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(program_module.main(["--version"])))
+    thread.start()
+    thread.join()
+    assert codes == [0]
+
+
+def test_the_help_says_what_inside_means_with_labels(qctrun: Program) -> None:
+    assert "union of all labels" in " ".join(qctrun("params", "--help").out.split())

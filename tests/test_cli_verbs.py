@@ -1,6 +1,7 @@
 """The verbs on small synthetic scans, as a user would type them."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -9,7 +10,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
+import dicom_series
 import filtering_models as models
 import numpy as np
 import pytest
@@ -58,6 +61,7 @@ def test_the_two_literal_lines_work_one_after_the_other(here: Path) -> None:
     assert second.returncode == 0, second.stderr
     assert "qctrun-out/scan_desc-nnsp_ct.nii.gz" in second.stderr
     assert second.stdout.count("\n") == 5
+    assert "mask: scan/mask.nii.gz\n" in second.stdout
 
     out = here / "qctrun-out"
     stem = "scan_desc-nnsp_ct"
@@ -70,7 +74,7 @@ def test_the_two_literal_lines_work_one_after_the_other(here: Path) -> None:
     rows = table(out)
     assert [row["threshold_mg_cm3"] for row in rows] == ["200", "225", "250"]
     assert {(row["case_id"], row["mask"], row["calibration_nominal"]) for row in rows} == {
-        ("scan", "scan/mask.nii.gz", "false")
+        ("scan", str(here / "scan" / "mask.nii.gz"), "false")
     }
     filtered = read(out / f"{stem}.nii.gz")
     assert (filtered.unit, filtered.material) == ("mg/cm3", "HA")
@@ -234,7 +238,17 @@ def test_an_output_of_the_earlier_run_is_not_its_own_input(here: Path, qctrun: P
     assert image.exists()
 
 
-@pytest.mark.parametrize("rest", [{}, {"outputs": [], "options": {}}, {"outputs": [3], "options": None}])
+@pytest.mark.parametrize(
+    "rest",
+    [
+        {},
+        {"outputs": [], "options": {}},
+        {"outputs": [3], "options": None},
+        {"outputs": [{"role": "image", "path": "a.mha"}], "options": {"mask": None, "mask_found": None}},
+        {"outputs": [{"role": "image", "path": 3, "sha256": ""}], "options": {"mask": 1}},
+        {"outputs": [{"role": "image", "path": "a.mha", "sha256": ""}], "options": {"mask": None}},
+    ],
+)
 def test_a_spoilt_record_of_the_filter_is_bad_input(
     here: Path, qctrun: Program, rest: dict[str, object]
 ) -> None:
@@ -509,3 +523,267 @@ def test_info_shows_an_image_of_any_dimension(image: Path, qctrun: Program) -> N
     Path("broken.nrrd").write_bytes(b"NRRD0004\n")
     code, _, err = qctrun("info", "broken.nrrd")
     assert (code, err.count("\n")) == (3, 1)
+
+
+def test_companions_that_lie_with_the_slices_are_used(here: Path, qctrun: Program) -> None:
+    (here / "case").mkdir()
+    (here / "scan").rename(here / "case" / "scan")
+    shutil.make_archive("zipped", "zip", here / "case")
+    rows = []
+    for source in ("case", "zipped.zip"):
+        code, _, err = qctrun("params", source, "-o", f"out-{source}")
+        assert code == 0, err
+        assert "0.8 HU +2 mg/cm3 HA (test rods)" in err
+        (row,) = table(f"out-{source}")
+        assert row["mask"] == f"{source}/scan/mask.nii.gz"
+        rows.append((row["bmd_mg_cm3"], row["voxels"]))
+    assert rows[0] == rows[1]
+
+
+def test_masks_that_contradict_each_other_are_refused_until_one_is_named(here: Path, qctrun: Program) -> None:
+    (here / "case").mkdir()
+    (here / "scan").rename(here / "case" / "scan")
+    other = scans.write_mask(here / "case" / "mask.nii.gz", spacing_mm=1.0)
+    for verb in ("filter", "params"):
+        code, _, err = qctrun(verb, "case", "-o", verb)
+        assert (code, err.count("\n")) == (3, 1)
+        assert f"{other.relative_to(here)} and case/scan/mask.nii.gz, which differ" in err
+        assert qctrun(verb, "case", "-o", verb, "--mask", "case/scan/mask.nii.gz").code == 0
+
+
+def test_the_words_on_density_name_who_says_so(image: Path, qctrun: Program) -> None:
+    said = "density in mg/cm3 HA, as its sidecar says"
+    assert f"{said} (by what line is not known)" in qctrun("params", image).err
+    assert qctrun("filter", "scan", "--out", "--overwrite").code == 0
+    filtered = "qctrun-out/scan_desc-nnsp_ct.nii.gz"
+    err = qctrun("params", filtered, "-o", "other").err
+    assert f"{said} (made with 0.8 HU +2 mg/cm3 HA, test rods)" in err
+    image.with_name("density.json").unlink()
+    words = ("--unit", "mg/cm3", "--material", "HA", "--overwrite")
+    assert "as --unit says" in qctrun("params", image, *words).err
+    code, _, err = qctrun("params", filtered, "--calibration", "0.7,0", "--overwrite")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "another line needs the scan in HU" in err
+    assert "--unit" not in err
+
+
+def test_spheres_beyond_a_filtered_mask_are_told_by_params_too(here: Path, qctrun: Program) -> None:
+    assert qctrun("filter", "scan", "--out", "--mask", "scan/mask.nii.gz").code == 0
+    sidecar = here / "qctrun-out" / "scan_desc-nnsp_ct.json"
+    facts = json.loads(sidecar.read_text())
+    assert facts["FilterMarginMM"] == 5.0
+    # The synthetic scan is smaller than the margin around its mask.
+    sidecar.write_text(json.dumps({**facts, "FilteredFraction": 0.5, "FilterMarginMM": 1.0}))
+    code, _, err = qctrun("params")
+    assert code == 0
+    assert "spheres of 4.3 mm mix filtered with raw voxels" in err
+    assert any(
+        "mix filtered" in text for text in read_record(here / "qctrun-out/params.run.json")["warnings"]
+    )
+
+
+def test_a_slice_that_may_not_be_read_is_bad_input(
+    here: Path, qctrun: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.open
+
+    def opened(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == "slice007.dcm":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+    for verb in ("filter", "params", "info"):
+        code, _, err = qctrun(verb, "scan")
+        assert (code, err.count("error:"), "unexpected" in err) == (3, 1, False)
+        assert "scan/slice007.dcm: cannot be read: Permission denied" in err
+
+
+def test_info_shows_where_a_series_lies(here: Path, qctrun: Program) -> None:
+    (series,) = json.loads(qctrun("info", "scan", "--json").out)["series"]
+    assert series["orientation"] == "x to left, y to back, z to head"
+    assert series["origin_xyz_mm"] == list(scans.ORIGIN_MM)
+    assert series["direction_lps"] == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert series["image_orientation_patient"] == [1, 0, 0, 0, 1, 0]
+    out = qctrun("info", "scan").out
+    assert "    orientation: x to left, y to back, z to head\n" in out
+    assert "    origin_xyz_mm: -10 20 30\n" in out
+    assert "direction_lps" not in out
+
+
+def test_info_shows_where_a_turned_slice_without_a_uid_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, qctrun: Program
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    axes = dicom_series.rotation(0.0, 0.0, 0.1) @ np.diag([1.0, -1.0, -1.0])
+    slices = np.zeros((1, 4, 5), np.int16)
+    dicom_series.write_series(tmp_path / "one", slices, axes=axes, SeriesInstanceUID="")
+    out = qctrun("info", "one").out
+    assert "[1] (no uid)\n" in out
+    assert "orientation: x to left, y to front, z to feet (oblique by 5.7 deg)\n" in out
+    assert "origin_xyz_mm: 10 -20 30\n" in out
+    dicom_series.write_series(
+        tmp_path / "two", slices, ImageOrientationPatient=None, ImagePositionPatient=None
+    )
+    (series,) = json.loads(qctrun("info", "two", "--json").out)["series"]
+    assert (series["orientation"], series["origin_xyz_mm"], series["direction_lps"]) == (None, None, None)
+
+
+def test_a_label_beside_the_mask_has_a_row_and_a_warning(here: Path, qctrun: Program) -> None:
+    labels = np.zeros(scans.SIZE, np.float32)
+    labels[:, 15:30, 15:30], labels[:3, :3, :3] = 20, 21
+    write(Volume(labels, scans.grid(), "1"), here / "images" / "labels.mha")
+    code, out, err = qctrun(
+        "params", "scan", "--labels", "images/labels.mha", "--label-ids", "20,21", "--json"
+    )
+    assert code == 0, err
+    rows = json.loads(out)
+    assert [(row["label_id"], row["labels"]) for row in rows] == [
+        (label, "images/labels.mha") for label in (None, 20, 21)
+    ]
+    assert rows[1]["voxels"] > 0
+    assert (rows[2]["voxels"], rows[2]["local_spheres"]) == (0, 0)
+    assert rows[2]["bmd_mg_cm3"] is rows[2]["bvtv"] is rows[2]["local_bmd_mean_mg_cm3"] is None
+    warned = [line for line in err.splitlines() if "labels without a voxel that counts: 21;" in line]
+    assert len(warned) == 1
+    assert any("counts: 21;" in text for text in read_record(Path("qctrun-out/params.run.json"))["warnings"])
+    assert table("qctrun-out")[2]["bmd_mg_cm3"] == "n/a"
+
+
+def test_both_records_say_how_the_numbers_were_made(here: Path, qctrun: Program) -> None:
+    assert qctrun("filter", "scan", "--out", "--mask", "scan/mask.nii.gz", "--threads", "1").code == 0
+    assert qctrun("params").code == 0
+    filtered, measured = (read_record(here / "qctrun-out" / f"{v}.run.json") for v in ("filter", "params"))
+    line = {"slope": 0.8, "intercept": 2.0, "material": "HA", "source": "test rods", "nominal": False}
+    assert filtered["calibration"] == {**line, "file": str(here / "scan" / "calibration.json")}
+    assert measured["calibration"] == {**line, "file": None}
+    for facts in (filtered["scan"], measured["scan"]):
+        assert (facts["kvp"], facts["kernel"], facts["manufacturer"]) == (120, "B40", "Synthetic")
+        assert facts["series_uid"].startswith("1.2.")
+    assert filtered["scan"]["padding_voxels"] == 0
+    assert filtered["scan"]["set_aside"] == {"file that is not DICOM": 2}
+    assert filtered["filter"]["threads"] == 1
+    for facts in (filtered["filter"], measured["filter"]):
+        assert facts["sha256"] == filtered["model"]["sha256"]
+        assert (facts["margin_mm"], facts["filtered_fraction"] <= 1) == (5.0, True)
+    (row,) = table("qctrun-out")
+    assert (row["calibration_slope"], row["calibration_intercept_mg_cm3"]) == ("0.8", "2")
+    assert row["calibration_source"] == "test rods"
+    for name in ("scan_desc-nnsp_ct", "scan_desc-nnsp_ct_thr225_BVTVmap"):
+        sidecar = json.loads((here / "qctrun-out" / f"{name}.json").read_text())
+        assert sidecar["SeriesInstanceUID"] == filtered["scan"]["series_uid"]
+    assert sidecar["StepWidth"] == 10
+
+
+def test_params_measures_only_the_very_file_that_the_filter_wrote(here: Path, qctrun: Program) -> None:
+    assert qctrun("filter", "scan", "--out").code == 0
+    image = here / "qctrun-out" / "scan_desc-nnsp_ct.nii.gz"
+    sidecar = image.with_name("scan_desc-nnsp_ct.json").read_bytes()
+    write(scans.density(), image, overwrite=True)
+    image.with_name("scan_desc-nnsp_ct.json").write_bytes(sidecar)
+    code, _, err = qctrun("params")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "filter.run.json names, by its sha256, got another file" in err
+    image.unlink()
+    code, _, err = qctrun("params")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "no such file" in err
+
+
+def test_a_mask_of_the_filter_that_moved_or_changed_is_said(here: Path, qctrun: Program) -> None:
+    assert qctrun("filter", "scan", "--out").code == 0
+    mask = here / "scan" / "mask.nii.gz"
+    assert len(read_record(here / "qctrun-out" / "filter.run.json")["options"]["mask_sha256"]) == 64
+    assert "changed" not in qctrun("params", "--out", "qctrun-out").err
+    labels = np.zeros(scans.SIZE, np.float32)
+    labels[:, 15:30, 15:30] = 1
+    write(Volume(labels, scans.grid(), "1"), mask, overwrite=True)
+    code, _, err = qctrun("params", "--overwrite")
+    assert code == 0, err
+    assert "the mask scan/mask.nii.gz has changed since the filter ran" in err
+    mask.rename(here / "scan" / "moved.nii.gz")
+    code, _, err = qctrun("params", "--overwrite")
+    assert (code, err.count("\n")) == (3, 1)
+    assert f"{mask}: " in err
+    assert "say --mask FILE" in err
+    assert qctrun("params", "--overwrite", "--mask", "scan/moved.nii.gz").code == 0
+
+
+def test_params_falls_back_to_the_folder_of_the_last_filter(here: Path, qctrun: Program) -> None:
+    code, _, err = qctrun("params", "--out", "lab")
+    assert (code, err.count("\n"), err.count("type: ")) == (2, 1, 1)
+    assert "lab or qctrun-out" in err
+    assert qctrun("filter", "scan", "--out").code == 0
+    code, _, err = qctrun("params", "--out", "lab")
+    assert code == 0, err
+    assert "no record of a filter run in lab, so that of ./qctrun-out is taken" in err
+    assert (here / "lab" / "params.csv").is_file()
+    assert not (here / "qctrun-out" / "params.csv").exists()
+
+
+def test_model_and_device_are_looked_at_before_the_scan(
+    here: Path, qctrun: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qctrun.runtime.reading.scans.read_dicom", lambda *_, **__: pytest.fail("read"))
+    assert qctrun("filter", "scan", "--model", "nowhere.onnx").code == 4
+    assert qctrun("filter", "scan", "--device", "cuda:99").code == 5
+
+
+def test_a_folder_that_nobody_typed_is_not_blamed(here: Path, qctrun: Program) -> None:
+    (here / "qctrun-out").mkdir()
+    for words in (["filter"], ["filter", "--out"]):
+        code, _, err = qctrun(*words)
+        assert (code, err.count("\n")) == (2, 1)
+        assert "INPUT is missing; " in err
+    (here / "my scan").mkdir()
+    assert "qctrun filter 'my scan' --out" in qctrun("filter", "--out", "my scan").err
+
+
+def test_a_file_that_may_not_be_read_is_left_to_the_room_that_reads_it(
+    here: Path, qctrun: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "images").mkdir()
+    model = models.save(here / "images" / "a.onnx", models.nnsp())
+    scans.write_mask(here / "images" / "closed.nii.gz")
+    real_open, real_bytes = Path.open, Path.read_bytes
+
+    def refused(path: Path) -> None:
+        if path.parent.name == "images":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    def opened(path: Path, *args: Any, **options: Any) -> Any:
+        refused(path)
+        return real_open(path, *args, **options)
+
+    def read_whole(path: Path) -> bytes:
+        refused(path)
+        return real_bytes(path)
+
+    monkeypatch.setattr(Path, "open", opened)
+    monkeypatch.setattr(Path, "read_bytes", read_whole)
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: "images" not in str(path))
+    closed = "images/closed.nii.gz"
+    for words, wanted in (
+        (["filter", closed, "--unit", "mg/cm3", "--material", "HA"], 3),
+        (["filter", "scan", "--mask", closed], 3),
+        (["params", "scan", "--labels", closed], 3),
+        (["filter", "scan", "--model", model], 4),
+    ):
+        code, _, err = qctrun(*words, "-q")
+        assert (code, err.count("\n")) == (wanted, 1), err
+        assert "ermission denied" in err
+
+
+def test_sigterm_stops_a_running_filter_without_a_trace(here: Path) -> None:
+    noise = np.random.default_rng(0).normal(100, 50, (300, 256, 256)).astype(np.float32)
+    write(Volume(noise, Grid(noise.shape, scans.SPACING_MM), "mg/cm3", "HA"), here / "images" / "large.mha")
+    words = [sys.executable, "-c", RUN, "filter", "images/large.mha", "--out", "--threads", "1"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as running:
+        while not (here / "qctrun-out").exists() and running.poll() is None:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        running.terminate()
+        _, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert err.splitlines()[-1] == "qctrun: error: interrupted"
+    assert not left_behind(here)

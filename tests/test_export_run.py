@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
-from qctrun.export import export_run  # noqa: E402
+from qctrun.export import export_run, training_run  # noqa: E402
 from qctrun.runtime import Filter, Grid, Volume  # noqa: E402
 from qctrun.runtime.errors import InputError, OutputExistsError, UsageError  # noqa: E402
 from qctrun.runtime.filtering import load_model  # noqa: E402
@@ -106,6 +106,13 @@ def test_card_for_people(finished, exported):
     assert words.count("| BMD line |") == 6
     assert "does not beat the BMD line in" in words
     assert "research" in words
+    assert "2 epochs of 3 steps of 2 pairs, " in words
+
+
+def test_card_counts_one_epoch(finished):
+    notes = {**read_notes(finished[0]), "epochs": 1, "seconds": 50.0}
+    words = training_run._for_people("tiny", "7", notes, 1e-8)
+    assert "1 epoch of 3 steps of 2 pairs, 1 minute, best" in words
 
 
 def test_card_says_where_the_network_loses(exported):

@@ -9,8 +9,8 @@ import filtering_models as models
 import numpy as np
 import pytest
 
-from qctrun.runtime import Filter, Grid, Volume
-from qctrun.runtime.errors import InputError
+from qctrun.runtime import Filter, Grid, Volume, read, write
+from qctrun.runtime.errors import InputError, UsageError
 from qctrun.runtime.filtering import apply
 
 pytest.importorskip("onnxruntime")
@@ -192,3 +192,48 @@ def test_memory_of_a_large_volume(tmp_path):
         [sys.executable, "-c", MEMORY, path], capture_output=True, text=True, check=True, timeout=1200
     )
     assert int(found.stdout) < 2 * 10**9
+
+
+@pytest.mark.parametrize("margin_mm", [-1.0, np.nan, np.inf, "5", None])
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_margin_without_sense_is_refused(nnsp, margin_mm, masked):
+    raw = volume()
+    mask = np.ones(raw.array.shape, bool) if masked else None
+    with pytest.raises(UsageError, match="margin_mm: wanted a finite number of mm, 0 or more"):
+        nnsp(raw, mask=mask, margin_mm=margin_mm)
+
+
+def test_the_record_says_how_much_was_filtered_and_with_what(nnsp):
+    raw = volume()
+    mask = np.zeros(raw.array.shape, bool)
+    mask[6, 15, 14] = True
+    whole, part = nnsp(raw).provenance["filter"], nnsp(raw, mask=mask, margin_mm=1).provenance["filter"]
+    assert (whole["threads"], whole["filtered_fraction"], whole["margin_mm"]) == (2, 1.0, None)
+    assert (part["threads"], part["margin_mm"]) == (2, 1.0) and 0 < part["filtered_fraction"] < 1
+    json.dumps([whole, part])
+
+
+def test_unknown_material_becomes_the_one_it_was_taken_as(nnsp, tmp_path):
+    filtered = nnsp(volume(material=None))
+    assert filtered.material == "HA"
+    again = read(write(filtered, tmp_path / "a.mha"))
+    assert again.material == "HA" and "taken as HA" in again.warnings[0]
+
+
+def test_filtering_twice_is_said_loudly(nnsp, tmp_path):
+    once = nnsp(volume())
+    for filtered in (once, read(write(once, tmp_path / "a.mha"))):
+        (warning,) = nnsp(filtered).warnings
+        assert warning.startswith("FILTERED TWICE: the volume was already filtered by test 1;")
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
+def test_threads_without_sense_are_refused(threads):
+    with pytest.raises(UsageError, match="threads: wanted a whole number of at least 1"):
+        Filter(device="cpu", threads=threads)
+
+
+@pytest.mark.parametrize("device", ["cpu:xyz", "gpu", "", None])
+def test_devices_without_sense_are_refused(device):
+    with pytest.raises(UsageError, match="device: wanted auto, cpu"):
+        Filter(device=device)

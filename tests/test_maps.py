@@ -473,3 +473,53 @@ def test_cuda_without_a_gpu_is_an_error_and_no_quiet_cpu_run(monkeypatch):
     with pytest.raises(DeviceError) as caught:
         local_maps(volume_of(bone_like((9, 17, 21))), (200.0,), 1.548, device="cuda")
     assert caught.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"threads": 1.5}, r"threads: wanted a whole number of at least 1, got 1\.5"),
+        ({"threads": True}, "threads"),
+        ({"device": "cpu:xyz"}, "device: wanted auto, cpu, cuda or cuda:N, got 'cpu:xyz'"),
+        ({"device": None}, "device"),
+        ({"thresholds": "225"}, r"thresholds: wanted .*mg/cm3 like \(200, 225\), got '225'"),
+        ({"thresholds": 225}, "got 225"),
+    ],
+)
+def test_words_without_sense_are_refused(options, match):
+    with pytest.raises(UsageError, match=match):
+        local_maps(volume_of(bone_like((9, 9, 9))), **{"thresholds": (225,), "diameter_mm": 1.0, **options})
+
+
+@pytest.mark.parametrize(
+    ("made", "diameter_mm", "warned"),
+    [
+        ({"outside": "raw", "margin_mm": 0.5}, 1.2, True),
+        ({"outside": "raw", "margin_mm": 0.5}, 1.0, False),
+        ({"margin_mm": 0.5}, 1.2, False),
+        ({"outside": "raw"}, 1.2, False),
+        ({"margin_mm": None}, 1.2, False),
+        (None, 1.2, False),
+    ],
+)
+def test_spheres_that_reach_beyond_what_was_filtered_are_told(made, diameter_mm, warned):
+    volume = volume_of(bone_like((9, 12, 12)), provenance={"filter": made})
+    warnings = local_maps(volume, (225,), diameter_mm)["BMD"].warnings
+    assert [text.startswith("spheres of 1.2 mm mix filtered with raw voxels") for text in warnings] == [
+        True
+    ] * warned
+
+
+@pytest.mark.parametrize(
+    ("masked", "inside", "words"),
+    [
+        (True, False, "no sphere of 1 mm with its centre in the mask lies wholly in the volume"),
+        (True, True, "no sphere of 1 mm lies wholly in the mask"),
+    ],
+)
+def test_empty_maps_say_whose_fault_it_is(masked, inside, words):
+    array = bone_like((9, 12, 12))
+    mask = np.zeros(array.shape, bool)
+    mask[0, 0, 0] = masked
+    (warning,) = local_maps(volume_of(array), (225,), 1.0, mask=mask, inside=inside)["BMD"].warnings
+    assert words in warning

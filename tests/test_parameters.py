@@ -209,3 +209,14 @@ def test_a_mask_of_whole_numbers_is_where_they_are_not_0_and_one_of_fractions_is
     for measure in (lambda m: parameters(EIGHT, (200.0,), mask=m), lambda m: map_means({"BMD": EIGHT}, m)):
         with pytest.raises(InputError, match="mask: wanted bool or whole numbers"):
             measure(mask.astype(np.float32))
+
+
+def test_a_label_that_the_mask_does_not_touch_says_0_voxels_and_has_no_values():
+    labels = np.array([[[20, 20], [20, 20]], [[21, 21], [21, 21]]], np.int32)
+    mask = np.zeros((2, 2, 2), bool)
+    mask[0] = True
+    rows = parameters(EIGHT, (200.0, 300.0), mask=mask, labels=labels)
+    assert [(row.label, row.voxels) for row in rows] == [(None, 4)] * 2 + [(20, 4)] * 2 + [(21, 0)] * 2
+    for row in rows[4:]:
+        assert (row.volume_mm3, row.bone_voxels, row.tmd_mg_cm3) == (0, 0, None)
+        assert np.isnan([row.bmd_mg_cm3, row.bmd_sd_mg_cm3, row.bvtv]).all()

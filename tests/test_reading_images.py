@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import struct
 
 import nibabel
 import numpy as np
@@ -11,7 +12,7 @@ import SimpleITK as sitk
 from dicom_series import rotation
 
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.reading import read, read_labels, stem_of
+from qctrun.runtime.reading import describe, read, read_labels, stem_of
 from qctrun.runtime.writing import write
 
 AS_HU = (1.0, 0.0)
@@ -318,15 +319,14 @@ def read_grid_of(folder):
     return read(folder / "plain.nii", unit="HU", calibration=AS_HU, material="HA").grid
 
 
-@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
 @pytest.mark.parametrize(
     "turn", [(0.5, -0.2, 0.1), (np.pi, 0.0, 0.0), (0.0, np.pi, 0.0), (0.0, 3.1413, 3.1414)]
 )
 @pytest.mark.parametrize("handed", [1.0, -1.0])
-def test_two_places_that_agree_are_one(tmp_path, turn, handed, kind):
+def test_two_places_that_agree_are_one(tmp_path, turn, handed):
     path, matrix = tmp_path / "a.nii", affine(turn=turn, handed=handed)
     for forms in ((matrix, matrix), (matrix, None), (None, matrix)):
-        write_nifti(path, *forms, kind=kind)
+        write_nifti(path, *forms)
         volume = read(path, unit="HU", calibration=AS_HU, material="HA")
         assert volume.warnings == ()
         np.testing.assert_allclose(
@@ -350,8 +350,12 @@ def test_an_image_without_a_place_is_read_with_a_warning(tmp_path):
 
 @pytest.mark.parametrize("pixdim", [(0.0, 0.0, 0.0), (0.5, 0.5, np.nan), (0.5, 0.5, -3.0)])
 def test_an_image_without_a_spacing_is_refused(tmp_path, capfd, pixdim):
-    write_nifti(tmp_path / "a.nii", pixdim=pixdim)
-    refused(tmp_path / "a.nii", "wanted a voxel spacing, got pixdim")
+    path = tmp_path / "a.nii"
+    write_nifti(path)
+    header = bytearray(path.read_bytes())
+    struct.pack_into("<3f", header, 80, *pixdim)
+    path.write_bytes(header)
+    refused(path, "wanted a voxel spacing, got pixdim")
     assert capfd.readouterr() == ("", "")
 
 
@@ -393,3 +397,15 @@ def test_density_whose_line_nobody_knows_gets_none(tmp_path):
     write_image(bare, numbers(np.float32))
     assert read(bare, unit="mg/cm3", material="HA").provenance["density_from"] == "call"
     refused(bare, "as --unit says; leave --calibration away, or say --unit hu", unit="mg/cm3")
+
+
+def test_what_a_header_says_of_its_place_is_described(tmp_path):
+    path = tmp_path / "a.nii.gz"
+    write_nifti(path, affine(), affine())
+    assert describe(path)["place"] == "as stated"
+    write_nifti(path)
+    assert "states no orientation" in describe(path)["place"][0]
+    write_nifti(path, affine(), affine(scale=(0.25, 0.5, 1.6)))
+    assert "by qform" in describe(path)["place"]["error"]
+    write_image(tmp_path / "a.mha", numbers())
+    assert "place" not in describe(tmp_path / "a.mha")

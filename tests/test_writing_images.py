@@ -214,3 +214,37 @@ def test_a_read_only_folder_is_named(small_disk: Path) -> None:
 def test_a_compressed_file_is_whole(tmp_path: Path) -> None:
     packed = write(scans.density(), tmp_path / "a.nii.gz")
     assert len(gzip.decompress(packed.read_bytes())) == 352 + scans.density().array.nbytes
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_sidecar_of_another_image_is_never_taken_over(tmp_path: Path, overwrite: bool) -> None:
+    write(volume(), tmp_path / "a.nii.gz")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OutputExistsError, match=r"a\.mha.*a\.nii\.gz.*another name"):
+        write(volume(), tmp_path / "a.mha", overwrite=overwrite)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "a.json").unlink()
+    with pytest.raises(OutputExistsError, match="another name"):
+        write(volume(), tmp_path / "a.nii", overwrite=overwrite)
+    write(volume(), tmp_path / "a.nii.gz", overwrite=True)
+
+
+def test_the_sidecar_says_series_filter_and_step_width(tmp_path: Path) -> None:
+    how = {
+        "diameter_mm": 4.3,
+        "sphere_voxels": 4125,
+        "step": "fuzzy",
+        "step_width_mg_cm3": 10.0,
+        "where": "mask",
+        "threshold_mg_cm3": 200.0,
+    }
+    known = {
+        "scan": {"series_uid": "1.2.3"},
+        "filter": {"model": "nnsp", "filtered_fraction": 0.5, "margin_mm": 5.0},
+        "map": how,
+    }
+    write(volume().with_array(volume().array, provenance=known), tmp_path / "a.mha")
+    sidecar = json.loads((tmp_path / "a.json").read_text())
+    assert sidecar["SeriesInstanceUID"] == "1.2.3"
+    assert (sidecar["FilteredFraction"], sidecar["FilterMarginMM"]) == (0.5, 5.0)
+    assert (sidecar["Step"], sidecar["StepWidth"], sidecar["StepWidthUnits"]) == ("fuzzy", 10.0, "mg/cm3")

@@ -190,3 +190,64 @@ def test_a_folder_that_others_use_meanwhile_is_left(tmp_path: Path) -> None:
 
 def test_json_has_no_nan() -> None:
     assert json.loads(json_text({"a": [float("nan"), (1, Path("b"))]})) == {"a": [None, [1, "b"]]}
+
+
+def test_of_two_runs_at_once_one_wins_and_the_other_leaves_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    names = ["a.json", "a.mha", "filter.run.json"]
+    with Staging(folder, names) as first, Staging(folder, names) as second:
+        for staging, text in ((first, "first"), (second, "second")):
+            for name in names:
+                staging.add_text(name, text)
+        first.commit()
+        with pytest.raises(OutputExistsError, match=r"a\.json.*meanwhile"):
+            second.commit()
+    assert texts(folder) == dict.fromkeys(names, "first")
+
+
+def test_two_runs_at_once_cannot_share_a_record(tmp_path: Path) -> None:
+    folder, seal = tmp_path / "out", "filter.run.json"
+    with Staging(folder, ["b.mha", seal]) as second:
+        with Staging(folder, ["a.mha", seal]) as first:
+            for staging, text in ((first, "first"), (second, "second")):
+                for name in staging.names:
+                    staging.add_text(name, text)
+            first.commit()
+        with pytest.raises(OutputExistsError, match=r"filter\.run\.json"):
+            second.commit()
+    assert texts(folder) == {"a.mha": "first", seal: "first"}
+
+
+def test_a_record_says_how_the_numbers_were_made(tmp_path: Path) -> None:
+    line = {"slope": 0.8, "intercept": 2.0, "material": "HA", "source": "rods", "nominal": False}
+    scan = {"kvp": 120.0, "kernel": "B40", "series_uid": "1.2.3", "padding_voxels": 7, "set_aside": {"SR": 1}}
+    model = {"model": "nnsp", "version": "1", "sha256": "00", "filtered_fraction": 0.5, "margin_mm": 5.0}
+    known = {"calibration": line, "calibration_file": "scan/calibration.json", "scan": scan, "filter": model}
+    record = RunRecord("params", [], {})
+    record.add_volume(Volume(scans.density().array, scans.grid(), "mg/cm3", "HA", known))
+    found = json.loads(json_text(record.as_dict()))
+    assert found["calibration"] == {**line, "file": str(Path("scan/calibration.json").resolve())}
+    assert (found["scan"], found["filter"]) == (scan, model)
+
+
+def test_an_input_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mask.nii").touch()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(InputError, match=r"mask\.nii: cannot be read: Permission denied"):
+        RunRecord("params", [], {}).add_input("mask", tmp_path / "mask.nii")
+
+
+def test_a_run_goes_on_when_the_one_that_made_the_folder_is_stopped(tmp_path: Path) -> None:
+    first = Staging(tmp_path / "new" / "out", ["a", "seal"])
+    first.__enter__()
+    with Staging(tmp_path / "new" / "out", ["b", "seal"]) as second:
+        first.__exit__(None, None, None)
+        assert not (tmp_path / "new").exists()
+        for name in second.names:
+            second.add_text(name, name)
+        second.commit()
+    assert texts(tmp_path / "new" / "out") == {"b": "b", "seal": "seal"}

@@ -15,7 +15,8 @@ from qctrun.runtime.writing.tables import Row
 @pytest.fixture
 def rows() -> list[Row]:
     volume = scans.density()
-    nominal = volume.with_array(volume.array, provenance={"calibration": {"nominal": True}})
+    line = {"slope": 0.8, "intercept": -2.5, "material": "HA", "source": "guess, of 1", "nominal": True}
+    nominal = volume.with_array(volume.array, provenance={"calibration": line})
     found = [
         Parameters(None, 225.0, 1000, 10.5, 120.125, 80.0, 0.25, 400.0, 250),
         Parameters(20, 225.0, 1, 0.01, 100.0, float("nan"), 0.0, None, 0),
@@ -27,7 +28,15 @@ def rows() -> list[Row]:
         20: MapMeans({"BMD": None, "SD": None, ("BVTV", 225.0): None, ("TMD", 225.0): None}, 0, {225.0: 0}),
     }
     return parameter_rows(
-        nominal, found, means, image="a.nii", case_id="a", mask="m.nii", diameter_mm=4.3, step="fuzzy"
+        nominal,
+        found,
+        means,
+        image="a.nii",
+        case_id="a",
+        mask="m.nii",
+        labels="l.nii",
+        diameter_mm=4.3,
+        step="fuzzy",
     )
 
 
@@ -42,7 +51,10 @@ def test_the_csv_is_tidy(rows: list[Row]) -> None:
     assert whole["label_name"] == "whole mask"
     assert whole["bmd_mg_cm3"] == "120.125"
     assert whole["local_spheres_bvtv_under_1pct"] == "7"
+    assert (whole["mask"], whole["labels"]) == ("m.nii", "l.nii")
     assert whole["calibration_nominal"] == "true"
+    assert (whole["calibration_slope"], whole["calibration_intercept_mg_cm3"]) == ("0.8", "-2.5")
+    assert whole["calibration_source"] == "guess, of 1"
     assert label["label_id"] == "20"
     assert {name for name, value in label.items() if value == "n/a"} == {
         "label_name",
@@ -77,3 +89,20 @@ def test_the_table_for_people_is_aligned(rows: list[Row]) -> None:
     assert "m.nii" in head
     assert len({len(line) for line in lines}) == 1
     assert lines[0].split()[:3] == ["label", "threshold", "BMD"]
+    assert [line.split()[0] for line in lines[1:]] == ["all", "20"]
+
+
+def test_a_line_that_is_not_known_is_missing() -> None:
+    line = {"slope": None, "intercept": None, "material": "HA", "source": "elsewhere", "nominal": False}
+    volume = scans.density().with_array(scans.density().array, provenance={"calibration": line})
+    found = [Parameters(None, 225.0, 0, 0.0, float("nan"), float("nan"), float("nan"), None, 0)]
+    means = {
+        None: MapMeans({"BMD": None, "SD": None, ("BVTV", 225.0): None, ("TMD", 225.0): None}, 0, {225.0: 0})
+    }
+    words = {"image": "a", "case_id": "a", "mask": "none", "labels": "none", "step": "fuzzy"}
+    rows = parameter_rows(volume, found, means, diameter_mm=4.3, **words)
+    (row,) = csv.DictReader(io.StringIO(csv_text(rows)))
+    assert (row["calibration_slope"], row["calibration_intercept_mg_cm3"]) == ("n/a", "n/a")
+    assert row["calibration_source"] == "elsewhere"
+    assert (row["voxels"], row["bmd_mg_cm3"], row["bvtv"]) == ("0", "n/a", "n/a")
+    assert json.loads(rows_text(rows))[0]["bvtv"] is None

@@ -276,7 +276,7 @@ def _judged(
         "ae_unbiased": _error(found.pop("ae_unbiased_bracket", None), rms_sd, repetitions),
     }
     intervals = cluster_bootstrap(sums, repeats, resamples, seed)
-    known = {**found, **errors, "lsc": None if rms_sd is None else LSC_FACTOR * rms_sd}
+    known: dict[str, Any] = {**found, **errors, "lsc": None if rms_sd is None else LSC_FACTOR * rms_sd}
     known["degrees_of_freedom"] = freedom
     chi2 = None if rms_sd is None or freedom is None else chi_square_interval(rms_sd, freedom)
     return Metrics(*counts, **known, rms_sd_chi2=chi2, intervals=_of_known(intervals, known))

@@ -34,9 +34,9 @@ class Parameters:
     voxels, volume_mm3 : int, float
         Size of the region.
     bmd_mg_cm3, bmd_sd_mg_cm3 : float
-        Mean density (Eq. 1) and its SD over the voxels (with n - 1; NaN for a single voxel).
+        Mean density (Eq. 1) and its SD over the voxels (with n - 1; NaN for a single voxel). NaN without voxels.
     bvtv : float
-        Fraction of bone voxels (Eq. 2), 0..1.
+        Fraction of bone voxels (Eq. 2), 0..1; NaN without voxels.
     tmd_mg_cm3 : float or None
         Mean density of the bone voxels (Eq. 3), None where there is no bone.
     bone_voxels : int
@@ -90,7 +90,8 @@ def parameters(
     mask : bool or integer array (z, y, x), optional
         The region, where it is not 0; the whole volume when None.
     labels : integer array (z, y, x), optional
-        Regions of their own, 0 is none. Only their voxels in the mask count; a label without any has no row.
+        Regions of their own, 0 is none. Only their voxels in the mask count; the row of a label without any
+        says 0 voxels and has no values.
 
     Returns
     -------
@@ -147,7 +148,7 @@ def _require_labels(labels: Labels, volume: Volume) -> None:
 def _measure(
     label: int | None, slices: Slices, thresholds: tuple[float, ...], voxel_mm3: float
 ) -> Iterator[Parameters]:
-    """A region at each threshold; nothing for a region without voxels."""
+    """A region at each threshold; NaN where there are no voxels to average."""
     voxels, total = 0, 0.0
     bone_voxels, bone_total = dict.fromkeys(thresholds, 0), dict.fromkeys(thresholds, 0.0)
     for values in slices():
@@ -157,9 +158,7 @@ def _measure(
             bone = values[values >= threshold]
             bone_voxels[threshold] += bone.size
             bone_total[threshold] += float(bone.sum())
-    if not voxels:
-        return
-    bmd = total / voxels
+    bmd = total / voxels if voxels else math.nan
     squares = sum(float(np.sum((values - bmd) ** 2)) for values in slices())
     for threshold in thresholds:
         bone_count = bone_voxels[threshold]
@@ -170,7 +169,7 @@ def _measure(
             volume_mm3=voxels * voxel_mm3,
             bmd_mg_cm3=bmd,
             bmd_sd_mg_cm3=math.sqrt(squares / (voxels - 1)) if voxels > 1 else math.nan,
-            bvtv=bone_count / voxels,
+            bvtv=bone_count / voxels if voxels else math.nan,
             tmd_mg_cm3=bone_total[threshold] / bone_count if bone_count else None,
             bone_voxels=bone_count,
         )

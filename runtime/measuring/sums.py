@@ -128,8 +128,8 @@ def _features(repeats: Repeats, here: slice) -> Sums:
 
 def _by_cluster(values: Doubles, cluster: npt.NDArray[np.intp], clusters: int) -> Doubles:
     if values.ndim == 1:
-        return np.bincount(cluster, values, clusters)
-    return np.stack([np.bincount(cluster, column, clusters) for column in values.T], axis=1)
+        return np.bincount(cluster, values, clusters).astype(np.float64, copy=False)
+    return np.stack([_by_cluster(column, cluster, clusters) for column in values.T], axis=1)
 
 
 def _of_values(s: Mapping[str, Doubles], offset: float) -> Sums:

@@ -211,7 +211,7 @@ def calibration_from(values: Mapping[str, Any], name: str, material: Material | 
 
 
 def _two(given: Any) -> tuple[float, float]:
-    if not isinstance(given, Sequence | np.ndarray) or len(given) != 2:
+    if not isinstance(given, Sequence | np.ndarray) or np.shape(given) != (2,):
         got, mend = " ".join(repr(given).split()), "say (0.8, 0.0), or a file that says it"
         raise InputError("calibration", wanted="two numbers: slope, intercept", got=got, mend=mend)
     return given[0], given[1]

@@ -15,6 +15,7 @@ from qctrun.runtime.reading.calibration import load_calibration
 from qctrun.runtime.reading.companions import CALIBRATION, MASK, find_companion
 from qctrun.runtime.reading.headers import read_headers
 from qctrun.runtime.reading.images import reader_of, sidecar_path_of
+from qctrun.runtime.reading.nifti import check_place
 from qctrun.runtime.reading.sources import format_of, opened_folder, quiet
 from qctrun.runtime.reading.stacks import Series, axes_of, stacked
 
@@ -107,6 +108,7 @@ def _image(path: Path, kind: Format) -> Facts:
         "spacing_xyz_mm": reader.GetSpacing(),
         "origin_xyz_mm": reader.GetOrigin(),
         "direction_lps": reader.GetDirection(),
+        **({"place": _or_why(lambda: check_place(path) or "as stated")} if kind == "nifti" else {}),
         "values": sitk.GetPixelIDValueAsString(reader.GetPixelID()),
         **_sidecar(sidecar_path_of(path)),
     }

@@ -1,8 +1,6 @@
 """Local maps that this package has written, read back with their empty voxels."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,9 +8,11 @@ from qctrun.runtime.errors import InputError
 from qctrun.runtime.json_files import read_json
 from qctrun.runtime.reading.calibration import material_of
 from qctrun.runtime.reading.images import load, sidecar_path_of
+from qctrun.runtime.reading.sources import stem_of
 from qctrun.runtime.volume import UNITS, Volume
 
-_HOW = ("Units", "Neighbourhood", "Threshold", "ThresholdUnits", "Step")
+_HOW = ("Neighbourhood", "Threshold", "ThresholdUnits", "Step")
+"""What two maps must share to measure the same, beside unit and material."""
 
 
 def is_map(path: Path) -> bool:
@@ -27,7 +27,8 @@ def read_map(path: Path) -> Volume:
     Returns
     -------
     Volume
-        In mg/cm3, or a fraction (unit "1"). Its provenance has `how`: sphere, threshold and step.
+        In mg/cm3, or a fraction (unit "1"). Its provenance has `how`: what it maps, as its file name says
+        (`BMDmap`), sphere, threshold and step.
 
     Raises
     ------
@@ -40,17 +41,16 @@ def read_map(path: Path) -> Volume:
         raise InputError(f"{path}: Units in its sidecar", wanted=" or ".join(UNITS), got=repr(unit))
     stated = sidecar.get("CalibrationMaterial")
     material = None if stated is None else material_of(str(stated), f"{path}: CalibrationMaterial")
-    numbers, grid = load(path)
-    return Volume(numbers.astype(np.float32), grid, unit, material, {"how": how_made(sidecar)})
-
-
-def how_made(sidecar: Mapping[str, Any]) -> dict[str, Any]:
-    """What two maps must share to measure the same."""
-    return {key: sidecar.get(key) for key in _HOW}
+    numbers, grid, notes = load(path)
+    provenance = {
+        "how": {"quantity": stem_of(path).rpartition("_")[2], **{key: sidecar.get(key) for key in _HOW}},
+        "warnings": notes,
+    }
+    return Volume(numbers.astype(np.float32), grid, unit, material, provenance)
 
 
 def require_same_map(first: Volume, other: Volume, name: str) -> None:
-    """Refuse a map of another sphere, threshold or step than the first one's.
+    """Refuse a map of another quantity, sphere, threshold or step than the first one's.
 
     Raises
     ------

@@ -89,7 +89,7 @@ class _Group:
     """The rows of a group: for each data point, which row is which repetition."""
 
     by: dict[str, str]
-    rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    rows: dict[tuple[str, ...], dict[str, int]] = field(default_factory=dict)
 
 
 def repeated(table: Table, roles: Roles) -> list[Repeated]:
@@ -126,7 +126,10 @@ def repeated(table: Table, roles: Roles) -> list[Repeated]:
 
 
 def repeated_volumes(
-    volumes: Sequence[Volume], truth: Volume | None, labels: npt.NDArray[np.int32] | None
+    volumes: Sequence[Volume],
+    truth: Volume | None,
+    labels: npt.NDArray[np.int32] | None,
+    variable: str = "voxel",
 ) -> Repeated:
     """Take the voxels of repeated volumes as data points.
 
@@ -139,6 +142,8 @@ def repeated_volumes(
     labels : int32 array (z, y, x), optional
         Which voxels count, those that are not 0, and what they belong to: each label is a cluster. Without it
         all voxels with a value in some volume count, as one cluster.
+    variable : str
+        What the voxels measure.
 
     Raises
     ------
@@ -153,7 +158,7 @@ def repeated_volumes(
         raise InputError("volumes", wanted="a voxel with a value", got="none")
     return Repeated(
         {},
-        "voxel",
+        variable,
         np.stack([volume.array[inside] for volume in volumes]).astype(np.float64),
         None if truth is None else truth.array[inside].astype(np.float64),
         clusters=np.zeros(int(inside.sum()), np.int32) if labels is None else labels[inside],
@@ -187,18 +192,22 @@ def _groups(table: Table, roles: Roles) -> list[_Group]:
     for number, row in enumerate(table.rows):
         key = tuple(row[name] for name in roles.by)
         group = groups.setdefault(key, _Group(dict(zip(roles.by, key, strict=True))))
-        subject = " / ".join(table.name(number, name) for name in roles.subject)
+        subject = tuple(table.name(number, name) for name in roles.subject)
         rows = group.rows.setdefault(subject, {})
         label = str(len(rows) + 1) if roles.repetition is None else table.name(number, roles.repetition)
         if label in rows:
             raise InputError(
                 table.places[number],
-                wanted=f"repetition {label!r} of {subject!r} once",
+                wanted=f"repetition {label!r} of {_said(subject)} once",
                 got=f"it again, after {table.places[rows[label]]}",
                 mend="name the column that tells the two apart in --by or --subject",
             )
         rows[label] = number
     return list(groups.values())
+
+
+def _said(subject: tuple[str, ...]) -> str:
+    return repr(" / ".join(subject))
 
 
 def _refuse_mixing(table: Table, roles: Roles, group: _Group) -> None:
@@ -211,7 +220,7 @@ def _refuse_mixing(table: Table, roles: Roles, group: _Group) -> None:
             kinds = dict.fromkeys(table.rows[number][name] for number in rows.values())
             if len(kinds) > 1:
                 raise UsageError(
-                    f"rows of {subject!r}",
+                    f"rows of {_said(subject)}",
                     wanted=f"one {name}, for they count as repetitions",
                     got=", ".join(kinds),
                     mend=f"say --by {name}, or add it to --subject",
@@ -247,7 +256,7 @@ def _truth(table: Table, group: _Group, column: str) -> Doubles:
         known = {value for value in values if not np.isnan(value)}
         if len(known) > 1:
             raise InputError(
-                f"truth {column!r} of {subject!r}",
+                f"truth {column!r} of {_said(subject)}",
                 wanted="the same in all its rows",
                 got=", ".join(f"{value:g}" for value in sorted(known)),
             )

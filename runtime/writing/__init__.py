@@ -11,7 +11,7 @@ from qctrun.runtime.writing.names import (
     record_name,
     sidecar_name,
 )
-from qctrun.runtime.writing.record import RunRecord, read_record
+from qctrun.runtime.writing.record import RunRecord, read_record, sum_of
 from qctrun.runtime.writing.tables import (
     COLUMNS,
     csv_text,
@@ -38,6 +38,7 @@ __all__ = [
     "rows_text",
     "sidecar_name",
     "stage_image",
+    "sum_of",
     "table_text",
     "write",
 ]

@@ -5,6 +5,9 @@ the seal: the run record of a verb, the image of a single `write`. An old seal i
 moves, the new one comes last. So whoever finds a seal finds the very files it describes, also after a power
 cut in between; and when a move fails, what was placed before it is taken away again.
 
+Without leave to overwrite, each name is claimed as it is placed: of two runs that started at once, one wins,
+and the other takes back its own files and touches none of the first.
+
 A run that overwrites replaces the whole earlier run: files that only the old record lists go with it. Else an
 image of another format would stay behind, and read with the new run's sidecar of the same name.
 """
@@ -110,6 +113,8 @@ class Staging:
         if name not in self.names:
             raise KeyError(name)
         if name not in self._hidden:
+            with writing(self.folder):
+                self._make_folder()  # another run that had made it may have been stopped and taken it away
             suffix = suffix_of(Path(name)) or Path(name).suffix
             self._hidden[name] = self.folder / f".qctrun-{secrets.token_hex(4)}{suffix}"
         return self._hidden[name]
@@ -134,8 +139,10 @@ class Staging:
 
         Raises
         ------
+        OutputExistsError
+            When another run has placed an output meanwhile and `overwrite` is not set.
         OutputError
-            When the disk refuses; then nothing of this run is left.
+            When the disk refuses. In both cases nothing of this run is left.
         """
         placed: list[Path] = []
         with writing(self.folder):
@@ -143,9 +150,12 @@ class Staging:
                 _flush(hidden)
             left_over = self._left_over()
             try:
-                for name in (self.names[-1], *left_over):
-                    self.path(name).unlink(missing_ok=True)
+                if self.overwrite:
+                    for name in (self.names[-1], *left_over):
+                        self.path(name).unlink(missing_ok=True)
                 for name in (name for name in self.names if name in self._hidden):
+                    if not self.overwrite:
+                        self._claim(name)
                     placed.append(self.path(name))
                     self._hidden[name].replace(placed[-1])
                 _flush(self.folder)
@@ -164,12 +174,18 @@ class Staging:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if there and not self.overwrite:
             more = f" and {len(there) - 1} more" * (len(there) > 1)
-            raise OutputExistsError(
-                str(self.path(there[0])),
-                wanted="a name that is free",
-                got=f"a file that is already there{more}",
-                mend="say --overwrite (overwrite=True) or choose another folder",
-            )
+            raise self._exists(there[0], f"a file that is already there{more}")
+
+    def _claim(self, name: str) -> None:
+        """Make an empty file of this name, which only one of several runs can."""
+        try:
+            self.path(name).open("xb").close()
+        except FileExistsError:
+            raise self._exists(name, "a file that another run has written meanwhile") from None
+
+    def _exists(self, name: str, got: str) -> OutputExistsError:
+        mend = "say --overwrite (overwrite=True) or choose another folder"
+        return OutputExistsError(str(self.path(name)), wanted="a name that is free", got=got, mend=mend)
 
     def _refuse_inputs(self) -> None:
         touched = [self.path(name) for name in (*self.names, *self._left_over())]

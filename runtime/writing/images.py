@@ -13,7 +13,8 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from qctrun.runtime.errors import OutputError
+from qctrun.runtime.errors import OutputError, OutputExistsError
+from qctrun.runtime.formats import READABLE
 from qctrun.runtime.json_files import json_text
 from qctrun.runtime.volume import Grid, Volume
 from qctrun.runtime.writing.files import Staging, writing
@@ -55,11 +56,13 @@ def write(
     UsageError
         When the suffix is none of these.
     OutputExistsError
-        When the image or its sidecar is already there and `overwrite` is not set.
+        When the image or its sidecar is already there and `overwrite` is not set; or, always, when an image of
+        the same name but another format is there, which would be read with the new sidecar.
     OutputError
         When the disk is full or not writable; then nothing is left behind.
     """
     target = Path(path)
+    _refuse_namesakes(target)
     with Staging(target.parent, (sidecar_name(target.name), target.name), overwrite=overwrite) as staging:
         stage_image(staging, volume, target.name, sidecar=sidecar)
         staging.commit()
@@ -76,6 +79,22 @@ def stage_image(
         _stream(volume, header, hidden, compressed=suffix == ".nii.gz")
     text = json_text({**sidecar_of(volume), **(sidecar or {})})
     return hidden, staging.add_text(sidecar_name(name), text)
+
+
+def _refuse_namesakes(target: Path) -> None:
+    """A sidecar belongs to one image; it must not be taken away from another."""
+    sidecar = sidecar_name(target.name)
+    stem = sidecar.removesuffix(".json")
+    names = [stem + suffix for suffix, kind in READABLE.items() if kind != "dicom-zip"]
+    with writing(target):
+        others = [name for name in names if name != target.name and target.with_name(name).is_file()]
+    if others:
+        raise OutputExistsError(
+            str(target),
+            wanted="a name that no other image has",
+            got=f"{others[0]} beside it, which would be read with the new {sidecar}",
+            mend="choose another name",
+        )
 
 
 def _header(volume: Volume, hidden: Path, suffix: str, name: str) -> bytes:

@@ -38,6 +38,12 @@ class RunRecord:
         `asked`, `used` and, where a network ran, `provider`.
     model : mapping, optional
         `path`, `sha256` and `card` of the network used.
+    scan, calibration : mapping
+        What is known of the scan (series, tube voltage, kernel, ...) and of the line that made density of it:
+        `slope`, `intercept`, `material`, `source`, `nominal` and the `file` that it came from, or null.
+    filter : mapping, optional
+        How the volume was filtered: model, filtered fraction, threads, ...; in a record of a measurement,
+        what is known of the filter that made its input.
     inputs, outputs : list of mappings
         `role`, `path`, `sha256`, and `geometry` of images. Outputs are named relative to the record's folder,
         so that the folder can be moved.
@@ -50,6 +56,9 @@ class RunRecord:
     options: Mapping[str, Any]
     device: Mapping[str, Any] = field(default_factory=dict)
     model: Mapping[str, Any] | None = None
+    scan: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Any] | None = None
+    filter: Mapping[str, Any] | None = None
     inputs: list[Mapping[str, Any]] = field(default_factory=list)
     outputs: list[Mapping[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -67,16 +76,27 @@ class RunRecord:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
 
     def add_input(self, role: str, path: Path, **more: Any) -> None:
-        """Note a file that was read; one inside a zip has no sum of its own."""
-        digest = sha256_of(path) if path.is_file() else None
-        self.inputs.append({"role": role, "path": str(path.resolve()), "sha256": digest, **more})
+        """Note a file that was read; one inside a zip has no sum of its own.
+
+        Raises
+        ------
+        InputError
+            When it cannot be read.
+        """
+        self.inputs.append({"role": role, "path": str(path.resolve()), "sha256": sum_of(path), **more})
 
     def add_volume(self, volume: Volume) -> None:
-        """Note the files that a volume was read from, and where it lies."""
+        """Note the files that a volume was read from, where it lies, and all that is known of its making."""
+        known = volume.provenance
+        self.scan = known.get("scan") or {}
+        self.filter = known.get("filter")
+        if line := known.get("calibration"):
+            file = known.get("calibration_file")
+            self.calibration = {**line, "file": None if file is None else str(Path(file).resolve())}
         geometry = geometry_of(volume.grid)
         self.inputs += [
             {"role": "image", **source, "path": str(Path(source["path"]).resolve()), "geometry": geometry}
-            for source in volume.provenance.get("inputs", ())
+            for source in known.get("inputs", ())
         ]
 
     def add_output(self, role: str, name: str, written: Path, grid: Grid | None = None) -> None:
@@ -95,6 +115,9 @@ class RunRecord:
             "versions": versions(),
             "device": dict(self.device),
             "model": self.model,
+            "scan": self.scan,
+            "calibration": self.calibration,
+            "filter": self.filter,
             "inputs": self.inputs,
             "outputs": self.outputs,
             "seconds": {
@@ -109,6 +132,21 @@ class RunRecord:
     def add_to(self, staging: Staging, name: str) -> None:
         """Stage the record as the file `name`, after all other files of the run."""
         staging.add_text(name, json_text(self.as_dict()))
+
+
+def sum_of(path: Path) -> str | None:
+    """SHA-256 of a file; None where there is none, as for one inside a zip.
+
+    Raises
+    ------
+    InputError
+        When it cannot be read.
+    """
+    try:
+        return sha256_of(path) if path.is_file() else None
+    except OSError as error:
+        mend = "ask for permission to read it"
+        raise InputError(f"{path}: cannot be read: {error.strerror}", mend=mend) from error
 
 
 def read_record(path: Path) -> dict[str, Any]:

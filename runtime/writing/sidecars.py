@@ -18,18 +18,18 @@ def sidecar_of(volume: Volume) -> dict[str, Any]:
         "Units": volume.unit,
         "CalibrationMaterial": volume.material,
         "Calibration": provenance.get("calibration"),
+        "SeriesInstanceUID": scan.get("series_uid"),
         "KVP": scan.get("kvp"),
         "ConvolutionKernel": scan.get("kernel"),
         "Manufacturer": scan.get("manufacturer"),
-        "SeriesInstanceUID": scan.get("series_uid"),
         "Sources": [source["path"] for source in provenance.get("inputs", ())],
         "ModelName": model.get("model"),
         "ModelVersion": model.get("version"),
         "ModelSHA256": model.get("sha256"),
-        "Device": model.get("device"),
-        "Provider": model.get("provider"),
         "FilteredFraction": model.get("filtered_fraction"),
         "FilterMarginMM": model.get("margin_mm"),
+        "Device": model.get("device"),
+        "Provider": model.get("provider"),
     }
     said = {key: value for key, value in known.items() if value not in (None, "", [])}
     return {**said, **_of_map(volume), "Warnings": list(volume.warnings), "qctrunVersion": version()}
@@ -49,4 +49,11 @@ def _of_map(volume: Volume) -> dict[str, Any]:
     said = {"Neighbourhood": sphere, "Where": how["where"], "EmptyValue": "NaN"}
     if "threshold_mg_cm3" not in how:
         return said
-    return {**said, "Threshold": how["threshold_mg_cm3"], "ThresholdUnits": "mg/cm3", "Step": how["step"]}
+    return {
+        **said,
+        "Threshold": how["threshold_mg_cm3"],
+        "ThresholdUnits": "mg/cm3",
+        "Step": how["step"],
+        "StepWidth": how["step_width_mg_cm3"],
+        "StepWidthUnits": "mg/cm3",
+    }

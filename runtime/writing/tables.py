@@ -20,6 +20,7 @@ COLUMNS = {
     "case_id": "The scan: name of its folder or file without suffixes.",
     "image": "File or folder that the numbers were computed on.",
     "mask": "File that says which voxels count; none: all voxels, air and soft tissue too.",
+    "labels": "File that says which voxels belong to which label; none: there is none.",
     "filter": "Model and version that filtered the scan; none: measured as it was read.",
     "label_id": "Value in the label file; n/a: the whole mask.",
     "label_name": "whole mask, whole volume, or n/a for a label.",
@@ -39,7 +40,10 @@ COLUMNS = {
     "local_sd_mean_mg_cm3": "Mean of the local standard deviation over the sphere positions.",
     "local_bvtv_mean": "Mean of the local BV/TV, 0 to 1, over the sphere positions.",
     "local_tmd_mean_mg_cm3": "Mean of the local TMD over the sphere positions.",
+    "calibration_slope": "Density in mg/cm3 = slope times HU + intercept; n/a where the line is not known.",
+    "calibration_intercept_mg_cm3": "Intercept of that line.",
     "calibration_material": "What the density is a density of: HA (hydroxyapatite) or K2HPO4.",
+    "calibration_source": "Who or what gave the line.",
     "calibration_nominal": "true when no calibration of the scan was known and the nominal line was used.",
     "qctrun_version": "Version of the program.",
 }
@@ -67,6 +71,7 @@ def parameter_rows(
     image: str,
     case_id: str,
     mask: str,
+    labels: str,
     diameter_mm: float,
     step: str,
 ) -> list[Row]:
@@ -80,21 +85,25 @@ def parameter_rows(
         Its global values.
     means : mapping
         For each label in `parameters` (None: the whole mask) the means of the local maps.
-    image, case_id, mask : str
+    image, case_id, mask, labels : str
         What the columns of the same names say.
     diameter_mm, step
         Of the local maps.
     """
-    nominal = bool((volume.provenance.get("calibration") or {}).get("nominal"))
+    line = volume.provenance.get("calibration") or {}
     fixed = {
         "case_id": case_id,
         "image": image,
         "mask": mask,
+        "labels": labels,
         "diameter_mm": diameter_mm,
         "step": step,
         "filter": _filter_of(volume),
         "calibration_material": volume.material,
-        "calibration_nominal": nominal,
+        "calibration_slope": line.get("slope"),
+        "calibration_intercept_mg_cm3": line.get("intercept"),
+        "calibration_source": line.get("source"),
+        "calibration_nominal": bool(line.get("nominal")),
         "qctrun_version": version(),
     }
     whole = "whole volume" if mask == "none" else "whole mask"
@@ -129,7 +138,7 @@ def dictionary_text() -> str:
 def table_text(rows: Sequence[Row]) -> str:
     """The columns that a person looks at first, aligned for a terminal."""
     lines = [list(_SHORT.values())]
-    lines += [[_cell(row[name], ".4g" if "bvtv" in name else ".5g") for name in _SHORT] for row in rows]
+    lines += [[_short_cell(name, row[name]) for name in _SHORT] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = ["  ".join(map(str.rjust, line, widths)) for line in lines]
     spheres = f"local: means over spheres of {rows[0]['diameter_mm']:g} mm"
@@ -156,6 +165,12 @@ def _local(found: "MapMeans", threshold_mg_cm3: float) -> Row:
 
 def _defined(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _short_cell(name: str, value: Any) -> str:
+    if name == "label_id" and value is None:
+        return "all"
+    return _cell(value, ".4g" if "bvtv" in name else ".5g")
 
 
 def _cell(value: Any, number: str) -> str:

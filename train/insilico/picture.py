@@ -111,7 +111,7 @@ class _Drawing:
         return self.found[name].maps[key].array[self.window]
 
     def _error(self, name: str, key: MapKey) -> npt.NDArray[np.float32]:
-        return np.abs(self._shown(name, key) - self._shown("truth", key))
+        return np.asarray(np.abs(self._shown(name, key) - self._shown("truth", key)), dtype=np.float32)
 
     def _finish(self, axis: Any, image: Any, title: str) -> None:
         axis.set_title(title, fontsize=9)
