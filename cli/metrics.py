@@ -166,11 +166,13 @@ def _of_volumes(call: Call, record: "RunRecord", reading: Reading) -> "Repeated"
         raise click.UsageError(f"wanted local maps only, got {paths[maps.index(False)]} beside them")
     if options["mask"] is None and not all(maps):
         raise click.UsageError("scans need --mask FILE: without it air would count")
-    volumes = (
-        _maps(call, record, paths)
-        if all(maps)
-        else [read_scan(call, record, path, reading) for path in paths]
-    )
+    if all(maps):
+        volumes = _maps(call, record, paths)
+        variable = volumes[0].provenance["how"]["quantity"]
+    else:
+        volumes = [read_scan(call, record, path, reading) for path in paths]
+        variable = "voxel"
+    record.warnings += dict.fromkeys(warning for volume in volumes for warning in volume.warnings)
     labels = None
     if options["mask"] is not None:
         record.add_input("mask", options["mask"])
@@ -196,7 +198,7 @@ def _judge(call: Call, record: "RunRecord", found: "list[Repeated]") -> "list[Ju
     from qctrun.runtime.measuring.metrics import metrics
     from qctrun.runtime.writing.metric_tables import Judged
 
-    judged = []
+    judged, said = [], len(record.warnings)
     with record.stage("statistics"):
         for one in found:
             numbers = metrics(
@@ -208,12 +210,14 @@ def _judge(call: Call, record: "RunRecord", found: "list[Repeated]") -> "list[Ju
                 seed=record.options["seed"],
             )
             judged.append(Judged(one.group, one.variable, numbers))
-            told = [f"{_title(one)}: {warning}" for warning in (*one.warnings, *numbers.warnings)]
-            record.warnings += told
-            for warning in told:
-                call.warn(warning)
+            record.warnings += [f"{_title(one)}: {warning}" for warning in (*one.warnings, *numbers.warnings)]
     if not any(one.metrics.points for one in judged):
-        raise InputError("data points", wanted="one that has all its repetitions", got="none")
+        mend = (
+            "name columns that tell subjects and repetitions, or leave --repetition out: rows in their order"
+        )
+        raise InputError("data points", wanted="one that has all its repetitions", got="none", mend=mend)
+    for warning in record.warnings[said:]:
+        call.warn(warning)
     return judged
 
 

@@ -1,5 +1,6 @@
 """`qctrun train`: simulated scans in, a trained network and its scores out."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def command(
         )
     for kind, rows in trained.scores.items():
         click.echo(f"{kind} never seen in training, threshold 225 mg/cm3, spheres of 4.3 mm\n{as_text(rows)}")
-    call.say(f"wrote {out}; next: qctrun export {out}")
+    call.say(f"wrote {out}; next: qctrun export {shlex.quote(str(out))}")
 
 
 def _epoch_words(line: dict[str, float]) -> str:

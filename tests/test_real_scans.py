@@ -11,6 +11,8 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from qctrun.cli.main import main
+
 pytestmark = pytest.mark.data
 
 SCANS = [
@@ -21,12 +23,12 @@ SCANS = [
 ]
 
 
-@pytest.fixture(params=SCANS)
-def job(request, data, qctrun, tmp_path):
-    """Filter and measure one scan; its source and the folder of outputs."""
-    source, out = data / request.param, tmp_path / "out"
-    assert qctrun("filter", source, "--out", out).code == 0
-    assert qctrun("params", "--out", out, "--thresholds", "225").code == 0
+@pytest.fixture(scope="module", params=SCANS)
+def job(request, data, tmp_path_factory):
+    """Filter and measure one scan, once for all tests; its source and the folder of outputs."""
+    source, out = data / request.param, tmp_path_factory.mktemp("job") / "out"
+    assert main(["filter", str(source), "--out", str(out)]) == 0
+    assert main(["params", "--out", str(out), "--thresholds", "225"]) == 0
     return source, out
 
 

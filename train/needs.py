@@ -1,6 +1,6 @@
 """What training and export need beside the core."""
 
-from importlib.util import find_spec
+from importlib import import_module
 
 from qctrun.runtime.errors import QctrunError
 
@@ -11,9 +11,10 @@ def require_torch() -> None:
     Raises
     ------
     QctrunError
-        When it is not installed.
+        When it is not installed or does not load.
     """
-    if find_spec("torch") is None:
-        raise QctrunError(
-            "training", wanted="torch", got="not installed", mend='type: pip install "qctrun[train]"'
-        )
+    try:
+        import_module("torch")
+    except ImportError as error:
+        mend = 'type: pip install "qctrun[train]"'
+        raise QctrunError("training", wanted="torch", got=str(error), mend=mend) from error

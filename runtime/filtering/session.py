@@ -180,6 +180,7 @@ def _import_onnxruntime() -> Any:
             got=_line(error),
             mend='pip install "qctrun[cpu]", or pip install "qctrun[cuda]" for an NVIDIA GPU',
         ) from None
+    onnxruntime.disable_telemetry_events()  # nothing leaves the machine, and nothing is said on stderr about it
     return onnxruntime
 
 

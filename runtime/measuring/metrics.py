@@ -209,7 +209,8 @@ def _checked(
             "x", wanted="an array (repetition, data point) that is not empty", got=_shape(values)
         )
     if len(values) == 1 and y is None:
-        raise InputError("x", wanted="two or more repetitions, or a truth", got="one repetition and no truth")
+        mend = "measure again: precision needs a second repetition, accuracy a truth"
+        raise InputError("repetitions", wanted="two or more, or a truth", got="one and no truth", mend=mend)
     truth = None if y is None else _numbers("y", y)
     if truth is not None and truth.shape != values.shape[1:]:
         raise InputError("y", wanted=f"the truth of {values.shape[1]} data points", got=_shape(truth))

@@ -134,7 +134,7 @@ def _by_cluster(values: Doubles, cluster: npt.NDArray[np.intp], clusters: int) -
 
 def _of_values(s: Mapping[str, Doubles], offset: float) -> Sums:
     n = s["n"]
-    of_repetitions = _central(s["x"].mean(axis=1), s["xx"], n, np.mean(s["x"] ** 2, axis=1))
+    of_repetitions = _central(np.mean(s["x"] ** 2, axis=1), s["xx"], n)
     return {"mean": offset + s["m"] / n, "sd": np.sqrt(of_repetitions / _above_zero(n - 1))}
 
 
@@ -142,7 +142,7 @@ def _of_repetitions(s: Mapping[str, Doubles], repetitions: int) -> Sums:
     """RMS-SD, RMS-CV and ICC(2,1) of Shrout and Fleiss from the two-way table of data points and repetitions."""
     n, k = s["n"], repetitions
     within = s["v"] / n
-    between_points = k * _central(s["m"], s["mm"], n) / _above_zero(n - 1)
+    between_points = k * _central(s["m"] ** 2, s["mm"], n) / _above_zero(n - 1)
     column_means = s["x"] / n[:, None]
     between_columns = n * column_means.var(axis=1, ddof=1) if k > 1 else np.full(n.shape, np.nan)
     rest = np.maximum(0, (s["v"] - between_columns) / _above_zero(n - 1))
@@ -157,7 +157,7 @@ def _of_repetitions(s: Mapping[str, Doubles], repetitions: int) -> Sums:
 def _of_truth(s: Mapping[str, Doubles], repeats: Repeats) -> Sums:
     n = s["n"]
     rmse = np.sqrt(s["dd"] / n)
-    sd_truth = np.sqrt(_central(s["y"], s["yy"], n) / _above_zero(n - 1))
+    sd_truth = np.sqrt(_central(s["y"] ** 2, s["yy"], n) / _above_zero(n - 1))
     ratio = _above_zero(3 * sd_truth) / _above_zero(rmse)
     return {
         "mean_truth": repeats.y_offset + s["y"] / n,
@@ -172,7 +172,7 @@ def _of_truth(s: Mapping[str, Doubles], repeats: Repeats) -> Sums:
 def _of_line(s: Mapping[str, Doubles], found: Sums, repeats: Repeats) -> Sums:
     """The correlation of all values with their truths, and the least-squares line x = slope y + intercept."""
     n = s["n"]
-    slope = _covariance(s, "x", "y") / _above_zero(_central(s["y"], s["yy"], n) / n)
+    slope = _covariance(s, "x", "y") / _above_zero(_central(s["y"] ** 2, s["yy"], n) / n)
     return {
         "adj_r2_percent": 100 * _correlation(s, "x", "y") ** 2,
         "slope": slope,
@@ -184,7 +184,7 @@ def _of_errors(s: Mapping[str, Doubles], found: Sums, repetitions: int) -> Sums:
     """PE (Eq. 14), the brackets of AE (Eq. 15), and the 95 % limits within which single differences lie."""
     n, k = s["n"], repetitions
     within = s["v"] / n
-    of_means = _central(s["e"], s["ee"], n) / _above_zero(n - 1)
+    of_means = _central(s["e"] ** 2, s["ee"], n) / _above_zero(n - 1)
     # Bland and Altman 2007: a single difference varies more than the mean of N.
     half = 1.96 * np.sqrt(of_means + (1 - 1 / k) * within if k > 1 else of_means)
     mse = s["ee"] / n
@@ -214,14 +214,13 @@ def _covariance(s: Mapping[str, Doubles], one: str, other: str) -> Doubles:
     """Over all values of all repetitions, divided by their number."""
     first, second = (s["m" if name == "x" else name] for name in (one, other))
     if one == other:
-        return _central(first, s[one + other], s["n"]) / s["n"]
+        return _central(first**2, s[one + other], s["n"]) / s["n"]
     return np.asarray(s[one + other] / s["n"] - first * second / s["n"] ** 2)
 
 
-def _central(total: Doubles, squares: Doubles, n: Doubles, square_of_total: Doubles | None = None) -> Doubles:
+def _central(squared_total: Doubles, squares: Doubles, n: Doubles) -> Doubles:
     """Sum of squares about the mean; exactly 0 where only rounding is left of it."""
-    centre = (total**2 if square_of_total is None else square_of_total) / n
-    central = squares - centre
+    central = squares - squared_total / n
     return np.where(central > _ROUNDING * squares, central, 0.0)
 
 
