@@ -96,6 +96,9 @@ def command(
 
 def _is_table(sources: tuple[Path, ...], settings: dict[str, Any], reading: Reading) -> bool:
     """Whether tables are given; what belongs to the other kind of input is refused."""
+    twice = [path for number, path in enumerate(sources) if path in sources[:number]]
+    if twice:
+        raise click.UsageError(f"INPUT: wanted each file once, got {twice[0]} twice")
     tables = [path.suffix.lower() == TABLE_SUFFIX for path in sources]
     if any(tables) and not all(tables):
         raise click.UsageError("INPUT: wanted tables or volumes, got both")
@@ -198,27 +201,21 @@ def _judge(call: Call, record: "RunRecord", found: "list[Repeated]") -> "list[Ju
     from qctrun.runtime.measuring.metrics import metrics
     from qctrun.runtime.writing.metric_tables import Judged
 
-    judged, said = [], len(record.warnings)
+    settings = {name: record.options[name] for name in ("resamples", "seed")}
     with record.stage("statistics"):
-        for one in found:
-            numbers = metrics(
-                one.x,
-                one.y,
-                clusters=one.clusters,
-                given=one.given,
-                resamples=record.options["resamples"],
-                seed=record.options["seed"],
-            )
-            judged.append(Judged(one.group, one.variable, numbers))
-            record.warnings += [f"{_title(one)}: {warning}" for warning in (*one.warnings, *numbers.warnings)]
-    if not any(one.metrics.points for one in judged):
+        numbers = [metrics(one.x, one.y, clusters=one.clusters, given=one.given, **settings) for one in found]
+    if not any(number.points for number in numbers):
         mend = (
             "name columns that tell subjects and repetitions, or leave --repetition out: rows in their order"
         )
         raise InputError("data points", wanted="one that has all its repetitions", got="none", mend=mend)
-    for warning in record.warnings[said:]:
+    told = [(*one.warnings, *number.warnings) for one, number in zip(found, numbers, strict=True)]
+    for words in dict.fromkeys(warning for warnings in told for warning in warnings):
+        concerned = [_title(one) for one, warnings in zip(found, told, strict=True) if words in warnings]
+        warning = words if len(concerned) == len(found) else f"{'; '.join(concerned)}: {words}"
+        record.warnings.append(warning)
         call.warn(warning)
-    return judged
+    return [Judged(one.group, one.variable, number) for one, number in zip(found, numbers, strict=True)]
 
 
 def _title(one: "Repeated") -> str:

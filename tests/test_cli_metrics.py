@@ -119,6 +119,15 @@ def test_the_dictionary_explains_every_column_and_statistic(here: Path, qctrun: 
     assert {row["statistic"] for row in rows} <= set(dictionary["statistics"])
 
 
+def test_a_warning_names_what_it_concerns(here: Path, qctrun: Program) -> None:
+    text = "s,g,v,w\na,1,1,5\na,1,2,6\nb,1,3,7\nb,1,4,n/a\na,2,1,5\na,2,2,6\nb,2,3,7\nb,2,4,8\n"
+    Path("two.csv").write_text(text)
+    code, _, err = qctrun("metrics", "two.csv", "--subject", "s", "--values", "v,w", "--by", "g")
+    assert code == 0
+    assert "warning: g 1, w: 1 of 2 data points left out: values missing\n" in err
+    assert "warning: g 1, v; g 2, v; g 2, w: precision rests on 2 degrees of freedom" in err
+
+
 def test_a_bound_is_marked(here: Path, qctrun: Program) -> None:
     Path("noisy.csv").write_text("s,v,t\na,1,2\na,3,2\nb,2,3\nb,4,3\nc,3,4\nc,5,4\n")
     code, out, _ = qctrun("metrics", "noisy.csv", "--subject", "s", "--values", "v", "--truth", "t")
@@ -152,7 +161,7 @@ def test_groups_are_judged_on_their_own_and_tables_of_several_files_are_one(
     assert float(values(rows, threshold_mg_cm3="200")["rms_sd"]) == pytest.approx(2)
     assert float(values(rows, threshold_mg_cm3="225")["rms_sd"]) == pytest.approx(2.25)
     assert out.count("threshold_mg_cm3 = ") == 2
-    assert "threshold_mg_cm3 225, bvtv: 1 of 4 data points left out: values missing" in err
+    assert err.count("warning: 1 of 4 data points left out: values missing") == 1
     assert {row["dropped"] for row in rows} == {"1"}
 
 
@@ -346,6 +355,7 @@ def test_local_maps_need_no_mask_and_lose_no_word_on_empty_voxels(volumes: Path,
 def test_volumes_that_do_not_fit_are_refused(volumes: Path, qctrun: Program) -> None:
     assert "scans need --mask FILE" in qctrun(*SCANS).err
     assert "--subject is for tables" in qctrun(*SCANS, "--subject", "x").err
+    assert "wanted each file once, got scan0.nii.gz twice" in qctrun(*SCANS, "scan0.nii.gz").err
     assert "wanted tables or volumes, got both" in qctrun(*SCANS, "study.csv").err
     small = Volume(np.ones((4, 5, 6), np.float32), Grid((4, 5, 6), (1.0, 1.0, 1.0)), "mg/cm3", "HA")
     write(small, "small.nii.gz")
@@ -393,5 +403,5 @@ def test_a_damaged_map_is_refused(
 ) -> None:
     path = write(local_maps(scans.density(), (225.0,), 1.548)["BMD"], "x_BMDmap.nii")
     path.write_bytes(damage(path.read_bytes()))
-    code, _, err = qctrun("metrics", path, path)
+    code, _, err = qctrun("metrics", path, "--truth", path)
     assert (code, words in err, err.count("\n")) == (3, True, 1)

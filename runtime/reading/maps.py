@@ -14,7 +14,7 @@ import numpy as np
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.json_files import read_json
 from qctrun.runtime.reading.calibration import material_of
-from qctrun.runtime.reading.images import grid_of, load, reader_of, sidecar_path_of
+from qctrun.runtime.reading.images import load, reader_of, sidecar_path_of
 from qctrun.runtime.reading.nifti import check_place
 from qctrun.runtime.reading.sources import format_of, quiet, readable, stem_of
 from qctrun.runtime.volume import UNITS, FloatArray, Grid, Volume
@@ -82,7 +82,8 @@ def _load_nifti(path: Path) -> tuple[FloatArray, Grid, tuple[str, ...]]:
             reader.ReadImageInformation()
         except RuntimeError as error:
             raise InputError(f"{path}", wanted="a local map", got="a damaged header") from error
-    grid = grid_of(reader, path)
+    size, spacing = reader.GetSize()[::-1], reader.GetSpacing()[::-1]
+    grid = Grid(size, spacing, reader.GetOrigin(), reader.GetDirection())
     values = _voxels(path)
     if values.size != np.prod(grid.size):
         got = f"{values.size} voxels where the header says {grid.size}"

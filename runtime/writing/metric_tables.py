@@ -97,7 +97,8 @@ def metrics_text(judged: Sequence[Judged]) -> str:
         inside = [one for one in judged if tuple(one.group.items()) == group]
         title = ", ".join(f"{name} = {value}" for name, value in group)
         blocks.append(_block(title, inside, shown))
-    return "\n".join(["95 % intervals: [bootstrap over clusters], (chi-square)", *blocks]) + "\n"
+    head = "95 % intervals: [bootstrap over clusters], (chi-square)"
+    return head + "\n" + "\n\n".join(blocks) + "\n"
 
 
 def _shown(judged: Sequence[Judged]) -> list[str]:
