@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from qctrun.runtime.measuring.metrics import metrics
 from qctrun.train.losses import PatchSphere
 from qctrun.train.network import NNSP, crop_halo
 from qctrun.train.patches import Patches
@@ -132,31 +133,23 @@ def _joined(parts: list[tuple[Table, Table]]) -> tuple[Table, Table]:
 
 
 def _score(mas: float, quantity: str, name: str, table: Table, raw: Table, truth: Table) -> Score:
-    got, want = table[quantity], truth[quantity]
-    error, raw_error = (float(np.sqrt(np.mean((x - want) ** 2))) for x in (got, raw[quantity]))
+    want, bmd = truth[quantity], raw["BMD"]
+    found, unfiltered = (metrics(x[quantity][None], want, given=bmd, resamples=0) for x in (table, raw))
+    error, raw_error = _number(found.rmse), _number(unfiltered.rmse)
     return Score(
         mas=mas,
         quantity=quantity,
         filter=name,
-        d_avg=float(np.mean(got - want)),
+        d_avg=_number(found.d_avg),
         rmse=error,
-        share_of_raw=100 * error / raw_error,
-        r2=_r2(got, want),
-        r2_beyond_bmd=_r2(_without(got, raw["BMD"]), _without(want, raw["BMD"])),
+        share_of_raw=100 * error / raw_error if raw_error else float("nan"),
+        r2=_number(found.adj_r2_percent),
+        r2_beyond_bmd=_number(found.partial_r2_percent),
     )
 
 
-def _r2(x: Values, y: Values) -> float:
-    """Squared correlation, percent; NaN where one of the two varies by no more than float32 rounding."""
-    if min(np.ptp(x), np.ptp(y)) < 1e-3:
-        return float("nan")
-    return float(100 * np.corrcoef(x, y)[0, 1] ** 2)
-
-
-def _without(values: Values, bmd: Values) -> Values:
-    """What a straight line in BMD leaves of the values."""
-    slope, at_zero = _line(bmd, values)
-    return values - slope * bmd - at_zero
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
 
 
 def _line(x: Values, y: Values) -> tuple[float, float]:
