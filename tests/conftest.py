@@ -6,8 +6,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import scans
+from hypothesis import settings
 
 from qctrun.cli.main import main
+from qctrun.runtime.writing import write
+
+# Where a change is judged, the same examples every time; at a desk, new ones.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +49,23 @@ def qctrun(capsys: pytest.CaptureFixture[str]) -> Program:
         return Said(code, *capsys.readouterr())
 
     return call
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def here(fresh: Path) -> Path:
+    """A fresh folder to work in, with a scan."""
+    scans.make_scan(fresh / "scan")
+    return fresh
+
+
+@pytest.fixture
+def image(here: Path) -> Path:
+    """The same scan as a density image without companions, in its own folder."""
+    return write(scans.density(), here / "images" / "density.nii.gz")
