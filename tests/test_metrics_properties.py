@@ -53,14 +53,19 @@ def test_neither_the_order_of_points_nor_of_repetitions_matters(seed: int) -> No
 @bounded
 @given(seeds, st.integers(2, 6))
 def test_squared_errors_add_up(seed: int, repetitions: int) -> None:
-    """RMSE^2 = AE^2 + Var for the unbiased AE, and Eq. 15 follows from RMSE and PE."""
+    """RMSE^2 = AE^2 + Var for the unbiased AE, Eq. 15 follows from RMSE and PE; bounds where that is negative."""
     x, y, _ = example(seed, 200, repetitions)
-    found = plain(metrics(x, y, resamples=0))
+    found = metrics(x, y, resamples=0)
+    assert found.pe and found.sd and found.sd_truth and found.rms_sd and found.rmse
+    assert found.ae_paper and found.ae_unbiased
     n = repetitions
-    noise = (found["pe"] * found["sd"] / found["sd_truth"]) ** 2
-    assert noise == pytest.approx(found["rms_sd"] ** 2)
-    assert found["rmse"] ** 2 == pytest.approx(found["ae_unbiased"] ** 2 + noise)
-    assert found["ae_paper"] ** 2 == pytest.approx(found["rmse"] ** 2 - ((n - 1) / n + 1 / (n - 1)) * noise)
+    noise = (found.pe * found.sd / found.sd_truth) ** 2
+    assert noise == pytest.approx(found.rms_sd**2)
+    brackets = (found.rmse**2 - noise, found.rmse**2 - ((n - 1) / n + 1 / (n - 1)) * noise)
+    bounds = (found.rms_sd / np.sqrt(n), found.pe / np.sqrt(n - 1))
+    for error, bracket, bound in zip((found.ae_unbiased, found.ae_paper), brackets, bounds, strict=True):
+        assert error.is_bound == (bracket < 0)
+        assert error.value == pytest.approx(bound if error.is_bound else np.sqrt(bracket), rel=1e-6)
 
 
 @bounded
