@@ -109,7 +109,7 @@ def command(
 
     require_torch()
     from qctrun.train.evaluate import as_text
-    from qctrun.train.fit import Recipe
+    from qctrun.train.recipe import Recipe
     from qctrun.train.run import run
 
     with call.progress("simulating scans") as simulated:

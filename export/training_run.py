@@ -7,7 +7,7 @@ from qctrun.export.to_onnx import exported
 from qctrun.runtime.errors import InputError, UsageError
 from qctrun.runtime.filtering import ModelCard
 from qctrun.runtime.writing import Staging
-from qctrun.train.fit import CHECKPOINT, trained_network
+from qctrun.train.checkpoint import CHECKPOINT, trained_network
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM
 from qctrun.train.network import HALO, NNSP
 from qctrun.train.run import NOTES, read_notes

@@ -16,7 +16,7 @@ from qctrun.runtime import Filter, Grid, Volume  # noqa: E402
 from qctrun.runtime.errors import InputError, OutputExistsError, UsageError  # noqa: E402
 from qctrun.runtime.filtering import load_model  # noqa: E402
 from qctrun.train import dataset  # noqa: E402
-from qctrun.train.fit import load_checkpoint, trained_network  # noqa: E402
+from qctrun.train.checkpoint import load_checkpoint, trained_network  # noqa: E402
 from qctrun.train.run import read_notes, run  # noqa: E402
 
 SPACING_MM = (0.34, 0.172, 0.172)

@@ -15,17 +15,12 @@ from tiny_training import recipe
 torch = pytest.importorskip("torch")
 
 from qctrun.runtime.errors import InputError, OutputError  # noqa: E402
-from qctrun.train.fit import (  # noqa: E402
-    Recipe,
-    fit,
-    load_checkpoint,
-    replace_file,
-    trained_network,
-    validation_loss,
-)
+from qctrun.train.checkpoint import load_checkpoint, replace_file, trained_network  # noqa: E402
+from qctrun.train.fit import fit, validation_loss  # noqa: E402
 from qctrun.train.losses import ParameterLoss, PatchSphere  # noqa: E402
 from qctrun.train.network import NNSP, crop_halo  # noqa: E402
 from qctrun.train.patches import PATCH, Patches  # noqa: E402
+from qctrun.train.recipe import Recipe  # noqa: E402
 
 SPACING_MM = (0.34, 0.172, 0.172)
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from qctrun.train.fit import Recipe
 from qctrun.train.patches import Patches, Scanned
+from qctrun.train.recipe import Recipe
 
 SIZE = (29, 57, 57)
 SHIFT_MG_CM3 = 60.0

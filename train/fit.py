@@ -1,11 +1,9 @@
 """Training: Adam on the parameter loss, stopped early, resumed exactly after a kill."""
 
 import csv
-import io
-import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +13,15 @@ import torch
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.writing.files import writing
 from qctrun.train.augment import augmented
+from qctrun.train.checkpoint import CHECKPOINT, KEPT, checkpoint_of, save_checkpoint
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM
 from qctrun.train.losses import ParameterLoss, PatchSphere, scales_of
-from qctrun.train.network import DEFAULT_CHANNELS, NNSP, crop_halo
+from qctrun.train.network import NNSP, crop_halo
 from qctrun.train.patches import Patches
-
-CHECKPOINT = "checkpoint.pt"
+from qctrun.train.recipe import Recipe
 
 SCALE_BATCHES = 32
 """Unfiltered batches from which a_f is taken."""
-
-KEPT = ("scales", "epoch", "seconds", "best_loss", "best_epoch", "best_weights")
-"""What a checkpoint holds beside the recipe and the states of network, optimizer and schedule."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a network is trained; the defaults are the paper's where it states them (method section 6).
-
-    Not the paper's: the halving of the rate, and an epoch that is a number of steps, each drawn with replacement.
-
-    Attributes
-    ----------
-    channels, residual
-        The network, see `NNSP`.
-    learning_rate : float
-        Adam's first rate; it is halved when the validation loss has not improved for `patience` / 4 epochs.
-    truths_per_step, scans_per_truth : int
-        A step sees this many true patches, each with this many of its nine scans.
-    steps_per_epoch, epochs, patience : int
-        Training ends after `epochs`, or `patience` epochs after the best validation loss.
-    minutes : float, optional
-        Ends after the epoch in which this much time has passed.
-    seed : int
-        Start values, order of the patches and their symmetries all follow from it.
-    """
-
-    channels: tuple[int, ...] = DEFAULT_CHANNELS
-    residual: bool = True
-    learning_rate: float = 10**-3.5
-    truths_per_step: int = 16
-    scans_per_truth: int = 4
-    steps_per_epoch: int = 224
-    epochs: int = 1000
-    patience: int = 20
-    minutes: float | None = None
-    seed: int = 0
 
 
 @dataclass
@@ -108,8 +69,7 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     loss = ParameterLoss(PatchSphere(PAPER_SPACING_MM))
     data = data or {}
-    require_same_run(out / CHECKPOINT, recipe, data)
-    state = _start(recipe, out / CHECKPOINT, loss, train)
+    state = _start(recipe, checkpoint_of(out / CHECKPOINT, recipe, data), loss, train)
     loss.scales = state.scales
     while state.epoch < recipe.epochs and not _finished(recipe, state):
         began = time.monotonic()
@@ -122,57 +82,12 @@ def fit(
             state.best_loss, state.best_epoch = valid_loss, state.epoch
             state.best_weights = {name: value.clone() for name, value in state.network.state_dict().items()}
         line = _line(state, train_loss, valid_loss)
-        _save(recipe, data, state, out / CHECKPOINT)
+        save_checkpoint(out / CHECKPOINT, recipe, data, _parts(state))
         _log(out / "log.csv", line)
         if report:
             report(line)
     state.network.load_state_dict(state.best_weights)
     return state
-
-
-def require_same_run(checkpoint: Path, recipe: Recipe, data: dict[str, list[str]]) -> None:
-    """Refuse to go on with a checkpoint of another recipe or other data; nothing happens where there is none.
-
-    Raises
-    ------
-    InputError
-        Naming what differs.
-    """
-    if not checkpoint.exists():
-        return
-    before, saved = load_checkpoint(checkpoint)
-    # When a run ends may be decided anew; what it does until then may not.
-    free = {"minutes": None, "epochs": 0}
-    old, new = ({**asdict(one), **free} for one in (before, recipe))
-    differing = [f"{name} {old[name]}" for name in new if old[name] != new[name]]
-    differing += [f"other {part} data" for part in data if saved["data"].get(part) != data[part]]
-    if differing:
-        raise InputError(
-            f"checkpoint {checkpoint}",
-            wanted="one of this recipe and this data",
-            got=", ".join(differing),
-            mend="name another folder",
-        )
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in the place of an earlier one, whole or not at all: there is never a moment without one.
-
-    Raises
-    ------
-    OutputError
-        When the disk refuses; the earlier file is still there then.
-    """
-    part = path.with_name(f".{path.name}.part")
-    with writing(path):
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def validation_loss(
@@ -189,37 +104,7 @@ def validation_loss(
     return total / len(pairs)
 
 
-def load_checkpoint(path: Path) -> tuple[Recipe, dict[str, Any]]:
-    """Read a checkpoint without running any code in it.
-
-    Raises
-    ------
-    InputError
-        When the file is missing or is no checkpoint.
-    """
-    try:
-        saved = torch.load(path, weights_only=True)
-        missing = {"recipe", "data", "weights", "optimizer", "schedule", *KEPT} - set(saved)
-        if missing:
-            raise KeyError(f"no {', '.join(sorted(missing))}")
-        return Recipe(**{**saved["recipe"], "channels": tuple(saved["recipe"]["channels"])}), saved
-    except FileNotFoundError as error:
-        raise InputError(f"checkpoint {path}", wanted="a file", got="nothing there") from error
-    except Exception as error:
-        raise InputError(
-            f"checkpoint {path}", wanted="a checkpoint written by training", got=str(error)[:80]
-        ) from error
-
-
-def trained_network(path: Path) -> tuple[Recipe, NNSP, dict[str, Any]]:
-    """The network of a checkpoint's best epoch, its recipe and the rest of the checkpoint."""
-    recipe, saved = load_checkpoint(path)
-    network = NNSP(recipe.channels, residual=recipe.residual)
-    network.load_state_dict(saved["best_weights"])
-    return recipe, network.eval(), saved
-
-
-def _start(recipe: Recipe, checkpoint: Path, loss: ParameterLoss, train: Patches) -> State:
+def _start(recipe: Recipe, saved: dict[str, Any] | None, loss: ParameterLoss, train: Patches) -> State:
     torch.manual_seed(recipe.seed)
     network = NNSP(recipe.channels, residual=recipe.residual)
     network.start_alive()
@@ -228,13 +113,21 @@ def _start(recipe: Recipe, checkpoint: Path, loss: ParameterLoss, train: Patches
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, factor=0.5, patience=max(1, recipe.patience // 4)
     )
-    if not checkpoint.exists():
+    if saved is None:
         return State(network, optimizer, schedule, _unfiltered_scales(recipe, loss, train))
-    _, saved = load_checkpoint(checkpoint)
     network.load_state_dict(saved["weights"])
     optimizer.load_state_dict(saved["optimizer"])
     schedule.load_state_dict(saved["schedule"])
     return State(network, optimizer, schedule, **{name: saved[name] for name in KEPT})
+
+
+def _parts(state: State) -> dict[str, Any]:
+    return {
+        "weights": state.network.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "schedule": state.schedule.state_dict(),
+        **{name: getattr(state, name) for name in KEPT},
+    }
 
 
 def _unfiltered_scales(recipe: Recipe, loss: ParameterLoss, train: Patches) -> dict[str, float]:
@@ -277,22 +170,6 @@ def _line(state: State, train_loss: float, valid_loss: float) -> dict[str, float
         "learning_rate": state.optimizer.param_groups[0]["lr"],
         "seconds": state.seconds,
     }
-
-
-def _save(recipe: Recipe, data: dict[str, list[str]], state: State, path: Path) -> None:
-    content = io.BytesIO()
-    torch.save(
-        {
-            "recipe": asdict(recipe),
-            "data": data,
-            "weights": state.network.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-            "schedule": state.schedule.state_dict(),
-            **{name: getattr(state, name) for name in KEPT},
-        },
-        content,
-    )
-    replace_file(path, content.getvalue())
 
 
 def _log(path: Path, line: dict[str, float]) -> None:

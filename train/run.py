@@ -1,6 +1,5 @@
 """A whole training run: simulate, train or go on, score on unseen donors, and write down what was done."""
 
-import json
 import os
 import platform
 from collections.abc import Callable
@@ -11,14 +10,16 @@ from typing import Any
 import torch
 
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.json_files import json_text
+from qctrun.runtime.json_files import json_text, read_json
 from qctrun.runtime.volume import Progress
 from qctrun.runtime.writing.files import writing
+from qctrun.train.checkpoint import CHECKPOINT, checkpoint_of, replace_file
 from qctrun.train.dataset import Split, planned, scans_at, simulate
 from qctrun.train.evaluate import Score, as_rows, scores
-from qctrun.train.fit import CHECKPOINT, Recipe, State, fit, replace_file, require_same_run
+from qctrun.train.fit import State, fit
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM
 from qctrun.train.patches import REPETITIONS, TUBE_CURRENTS_MAS, Patches
+from qctrun.train.recipe import Recipe
 
 NOTES = "training.json"
 """What a run says of itself, beside its checkpoint; the model card is made from it."""
@@ -71,7 +72,7 @@ def run(
     plan = planned(microct, fields)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    require_same_run(out / CHECKPOINT, recipe, plan.names())
+    checkpoint_of(out / CHECKPOINT, recipe, plan.names())  # refuses before minutes of simulation
     split = simulate(plan, progress=simulated)
     state = fit(recipe, split.train, split.validation, out, data=plan.names(), report=report)
     found = _scores(state, split)
@@ -92,15 +93,9 @@ def read_notes(out: Path) -> dict[str, Any]:
         raise InputError(
             str(path), wanted="a finished training run", got="no such file", mend="type: qctrun train"
         )
-    try:
-        notes = json.loads(path.read_text())
-        missing = sorted({"recipe", "donors", "patches", "epochs", "scores"} - set(notes))
-    except (ValueError, TypeError) as error:
-        raise InputError(str(path), wanted="what a training run writes", got=str(error)) from error
-    if missing or not isinstance(notes, dict):
-        raise InputError(
-            str(path), wanted="what a training run writes", got=f"no {', '.join(missing) or 'names'}"
-        )
+    notes = read_json(path)
+    if missing := sorted({"recipe", "donors", "patches", "epochs", "scores"} - set(notes)):
+        raise InputError(str(path), wanted="what a training run writes", got=f"no {', '.join(missing)}")
     return notes
 
 
