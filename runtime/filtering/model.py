@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Self
 
+from qctrun.runtime.digests import sha256_of_bytes
 from qctrun.runtime.errors import ModelError
 from qctrun.runtime.filtering import wire
 
@@ -160,7 +161,7 @@ def parse_model(data: bytes, path: Path) -> Model:
             got=digest[:12],
             mend="the file is damaged or was edited: take a fresh copy",
         )
-    return Model(path, card, data, hashlib.sha256(data).hexdigest())
+    return Model(path, card, data, sha256_of_bytes(data))
 
 
 def with_card(data: bytes, card: ModelCard) -> bytes:
