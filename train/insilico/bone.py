@@ -20,6 +20,9 @@ FINE_SPACING_MM = (0.085, 0.086, 0.086)
 MICROCT_SPACING_MM = 0.05
 """True voxel size of the public L1 cubes, whose headers say 1.0."""
 
+SLOW_MM = 14.0
+"""Length over which bone changes its kind and density within a vertebra."""
+
 
 @dataclass(frozen=True)
 class Character:
@@ -30,14 +33,14 @@ class Character:
     wavelength_mm : float
         Distance at which the structure repeats.
     balance : float
-        Rods (positive) against plates (negative), about -1.6 to 1.6.
+        Rods (positive) against plates (negative), about -2 to 2; varies by as much again within a vertebra.
     thickness : float
         Factor on all thicknesses.
     tissue_mg_cm3 : float
         Density of bone tissue, HA.
     """
 
-    wavelength_mm: float = 1.55
+    wavelength_mm: float = 1.42
     balance: float = 0.0
     thickness: float = 1.0
     tissue_mg_cm3: float = 1060.0
@@ -45,16 +48,27 @@ class Character:
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Character":
         """One vertebra of a population (method section 9)."""
+        return cls.at(*rng.standard_normal(4))
+
+    @classmethod
+    def at(cls, wavelength: float, balance: float, thickness: float, tissue: float) -> "Character":
+        """The vertebra so many standard deviations from the mean in each property.
+
+        Rod-like bone is the wider spaced one: the balance follows the wavelength with a correlation of 0.8.
+        """
         return cls(
-            wavelength_mm=max(1.2, rng.normal(1.62, 0.28)),
-            balance=float(np.clip(rng.normal(), -1.6, 1.6)),
-            thickness=float(np.sqrt(rng.lognormal(0.0, 0.2))),
-            tissue_mg_cm3=rng.normal(1060.0, 50.0),
+            wavelength_mm=max(1.0, 1.42 + 0.28 * wavelength),
+            balance=0.8 * wavelength + 0.6 * balance,
+            thickness=float(np.exp(0.03 * thickness)),
+            tissue_mg_cm3=1060.0 + 20.0 * tissue,
         )
 
 
 def random_field_bone(size: Size, character: Character, rng: np.random.Generator) -> FloatArray:
-    """Plates {|g1| < c1} and rods {|g1| < c2 and |g2| < c2} of two random fields, on `FINE_SPACING_MM`.
+    """Plates {|g1| < c1} and rods {|g1| < c2 and |g2| < c2} with holes {g3 > c3}, on `FINE_SPACING_MM`.
+
+    The three fields are independent. Their limits change slowly from place to place: plates turn into rods, and
+    bone gets denser or sparser by the number of holes, mostly, and little by thickness.
 
     Returns
     -------
@@ -62,15 +76,31 @@ def random_field_bone(size: Size, character: Character, rng: np.random.Generator
         Occupancy, 0 to 1. The volume is periodic.
     """
     amplitude = _band(size, character.wavelength_mm)
-    scale = np.exp(0.11 * smooth_field(size, FINE_SPACING_MM, 14.0, rng)) * character.thickness
+    scale = np.exp(0.03 * _slow(size, rng)) * character.thickness
     first, second = (shaped_noise(size, amplitude, rng) / scale for _ in range(2))
-    # Half widths of plates and rods, and the mean wavelength in `Character.draw`, were fitted to the mean BMD, TMD
-    # and BV/TV of the paper's Table 3 (0.085, 0.24 and 1.55 mm gave 102 and 314 mg/cm3 and 13 %).
-    plate, rod = 0.095 - 0.03 * character.balance, 0.265 + 0.05 * character.balance
+    # All numbers here, in `Character.at` and in the phantom's marrow were fitted to the raw rows of the paper's
+    # Tables 1-2 and to its Table 3, together with the scanner's (decision 6).
+    balance = np.clip(character.balance + _slow(size, rng), -1.8, 1.8)
+    plate, rod = 0.105 - 0.05 * balance, 0.31 + 0.055 * balance
     blur = np.pi * FINE_SPACING_MM[1] / character.wavelength_mm
     plates = _share_below(first, plate, blur)
     rods = _share_below(first, rod, blur) * _share_below(second, rod, blur)
-    return 1 - (1 - plates) * (1 - rods)
+    bone = 1 - (1 - plates) * (1 - rods)
+    del first, second, plates, rods, balance, plate, rod, scale
+    return bone * _without_holes(size, character.wavelength_mm, rng)
+
+
+def _without_holes(size: Size, wavelength_mm: float, rng: np.random.Generator) -> FloatArray:
+    """The share of each fine voxel that no hole takes; holes are half as close again as plates."""
+    between_mm = 1.5 * wavelength_mm
+    field = shaped_noise(size, _band(size, between_mm), rng)
+    limit = 1.0 + 0.8 * _slow(size, rng)
+    blur = np.pi * FINE_SPACING_MM[1] / between_mm
+    return np.asarray(np.clip((limit - field) / (2 * blur) + 0.5, 0, 1), dtype=np.float32)
+
+
+def _slow(size: Size, rng: np.random.Generator) -> FloatArray:
+    return smooth_field(size, FINE_SPACING_MM, SLOW_MM, rng)
 
 
 def microct_bone(path: Path) -> FloatArray:
@@ -92,7 +122,7 @@ def _band(size: Size, wavelength_mm: float) -> FloatArray:
     return np.asarray(np.exp(-0.5 * ((radius - 1) / 0.3) ** 2), dtype=np.float32)
 
 
-def _share_below(field: FloatArray, limit: float, blur: float) -> FloatArray:
+def _share_below(field: FloatArray, limit: FloatArray, blur: float) -> FloatArray:
     """The share of [field - blur, field + blur] inside [-limit, limit]: the occupancy of a thin sheet in a voxel.
 
     `blur` is how much the field typically changes over half a voxel.

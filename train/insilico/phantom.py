@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from qctrun.train.insilico.bone import FINE_SPACING_MM, Character, microct_bone, random_field_bone
-from qctrun.train.insilico.fields import FloatArray, Size, filtered, shift_response, smooth_field
+from qctrun.train.insilico.bone import FINE_SPACING_MM, SLOW_MM, Character, microct_bone, random_field_bone
+from qctrun.train.insilico.fields import FloatArray, Size, Triple, filtered, shift_response, smooth_field
 from qctrun.train.insilico.scanner import BINNING, PAPER_SPACING_MM, Scanner, reference
 
 RANDOM_FIELD_BLUR_MM = 0.09
@@ -14,6 +14,11 @@ RANDOM_FIELD_BLUR_MM = 0.09
 MICROCT_BLUR_MM = 0.115
 MICROCT_TISSUE_MG_CM3 = 950.0
 """Binary micro-CT makes struts a little thick; this blur and this tissue give the paper's truth (data notes)."""
+
+MARROW_SPREAD_MG_CM3 = 15.0
+"""SD of the smooth density between the trabeculae."""
+_SHIFT_MARGIN = 6
+"""Voxels around a volume that a shift of a fraction of one rings through."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +50,28 @@ class Phantom:
     def scan(self, mas: float, repetition: int) -> FloatArray:
         """The scan at a tube current (mAs), mg HA/cm3; the same arguments give the same scan."""
         rng = np.random.default_rng((self.seed, int(mas), repetition))
-        size = self.signal.shape
-        shift = self.scanner.misplaced(rng, self.scanner.jitter_mm)
-        moved = filtered(self.signal, shift_response(size, PAPER_SPACING_MM, shift))
-        return self.scanner.calibrated(moved + self.scanner.noise(size, mas, self.level, rng), self.bias, rng)
+        moved = _moved(self.signal, self.scanner.misplaced(rng, self.scanner.jitter_mm))
+        level = self.scanner.scan_level(self.level, rng)
+        noise = self.scanner.noise(self.signal.shape, mas, level, rng)
+        return self.scanner.calibrated(moved + noise, self.bias, rng)
 
 
-def random_field_phantom(size: Size, seed: int, scanner: Scanner | None = None) -> Phantom:
+def random_field_phantom(
+    size: Size,
+    seed: int,
+    scanner: Scanner | None = None,
+    *,
+    character: Character | None = None,
+    name: str | None = None,
+) -> Phantom:
     """A piece of random-field bone of `size` voxels (z, y, x) of the paper's grid, with a character of its own."""
     rng = np.random.default_rng(seed)
-    character = Character.draw(rng)
+    character = character or Character.draw(rng)
     fine = tuple(n * b for n, b in zip(size, BINNING, strict=True))
     bone = random_field_bone(fine, character, rng)
-    marrow = 20.0 * smooth_field(fine, FINE_SPACING_MM, 14.0, rng)
+    marrow = MARROW_SPREAD_MG_CM3 * smooth_field(fine, FINE_SPACING_MM, SLOW_MM, rng)
     tissue = bone * np.float32(character.tissue_mg_cm3) + (1 - bone) * marrow
-    name = f"random-field-{seed}"
+    name = name or f"random-field-{seed}"
     return phantom_of(tissue, name, name, RANDOM_FIELD_BLUR_MM, seed, scanner or Scanner())
 
 
@@ -67,6 +79,11 @@ def microct_phantom(path: Path, seed: int, scanner: Scanner | None = None) -> Ph
     """A public micro-CT cube of a human L1; the donor is the number in its file's name."""
     tissue = microct_bone(path) * np.float32(MICROCT_TISSUE_MG_CM3)
     return phantom_of(tissue, path.stem, path.stem.split("_")[1], MICROCT_BLUR_MM, seed, scanner or Scanner())
+
+
+def cube_seed(path: Path) -> int:
+    """The number of the cube is part of its name, so its seed does not depend on which cubes lie beside it."""
+    return 1000 + int(path.stem.split("_")[-1])
 
 
 def phantom_of(
@@ -93,3 +110,11 @@ def phantom_of(
         seed=seed,
         scanner=scanner,
     )
+
+
+def _moved(signal: FloatArray, shift_mm: Triple) -> FloatArray:
+    """Move what is in a volume; beyond its faces is its mirror image, for a Fourier shift wraps around."""
+    wide = np.pad(signal, _SHIFT_MARGIN, mode="reflect")
+    moved = filtered(wide, shift_response(wide.shape, PAPER_SPACING_MM, shift_mm))
+    inside = slice(_SHIFT_MARGIN, -_SHIFT_MARGIN)
+    return moved[inside, inside, inside]

@@ -20,6 +20,9 @@ from qctrun.train.insilico.fields import (
     smooth_field,
 )
 
+SIMULATOR_VERSION = "2"
+"""Grows when simulated scans change, so that nothing goes on with other scans than it began with."""
+
 PAPER_SPACING_MM = (0.34, 0.172, 0.172)
 """The paper's grid (z, y, x)."""
 
@@ -39,8 +42,9 @@ class Scanner:
         The same two for the noise power spectrum, whose in-plane part is a ramp.
     noise_variance_360 : float
         Noise variance at 360 mAs, (mg/cm3)^2; it grows as 1/mAs.
-    noise_level_spread, smooth_length_mm : float
-        Relative SD of the repeatable local noise level; the length over which it and the bias change.
+    noise_level_spread, scan_level_spread, smooth_length_mm : float
+        Relative SD of the local noise level that all scans of a phantom share, and of what each scan adds to it;
+        the length over which they and the bias change.
     offset_mm, jitter_mm : float
         SD of the misregistration per axis, of a phantom and of each scan.
     gain, gain_spread : float
@@ -53,21 +57,22 @@ class Scanner:
     slice_mm: float = 0.29
     noise_psf_mm: float = 0.22
     noise_slice_mm: float = 0.25
-    noise_variance_360: float = 28800.0
-    noise_level_spread: float = 0.075
+    noise_variance_360: float = 30700.0
+    noise_level_spread: float = 0.105
+    scan_level_spread: float = 0.03
     smooth_length_mm: float = 14.0
-    offset_mm: float = 0.155
+    offset_mm: float = 0.185
     jitter_mm: float = 0.05
     gain: float = 0.97
     gain_spread: float = 0.035
     pivot_mg_cm3: float = 115.9
-    bias_mg_cm3: float = 1.5
-    smooth_bias_mg_cm3: float = 4.0
+    bias_mg_cm3: float = -1.0
+    smooth_bias_mg_cm3: float = 6.5
     scan_bias_mg_cm3: float = 0.5
 
     def signal(self, tissue: FloatArray, shift_mm: Triple) -> FloatArray:
         """The noise-free scan of a fine density volume (z, y, x), moved by `shift_mm`, on the paper's grid."""
-        response = by_radius(tissue.shape, FINE_SPACING_MM, self._signal_response)
+        response = by_radius(tissue.shape, FINE_SPACING_MM, self.signal_response)
         # Coarse voxels are sampled at their centres, which lie between fine ones.
         centred = [s - d * (b - 1) / 2 for s, d, b in zip(shift_mm, FINE_SPACING_MM, BINNING, strict=True)]
         moved = filtered(tissue, response * shift_response(tissue.shape, FINE_SPACING_MM, tuple(centred)))
@@ -81,7 +86,7 @@ class Scanner:
             fft.next_fast_len(max(n, int(16 / d)), real=True)
             for n, d in zip(size, PAPER_SPACING_MM, strict=True)
         )
-        shape = by_radius(room, PAPER_SPACING_MM, self._noise_response)
+        shape = by_radius(room, PAPER_SPACING_MM, self.noise_response)
         z, y, x = size
         sigma = np.sqrt(self.noise_variance_360 * 360.0 / mas)
         return np.asarray(sigma * level * shaped_noise(room, shape, rng)[:z, :y, :x], dtype=np.float32)
@@ -90,6 +95,11 @@ class Scanner:
         """The repeatable local noise level of a phantom, about one."""
         field = smooth_field(size, PAPER_SPACING_MM, self.smooth_length_mm, rng)
         return np.asarray(np.clip(1 + self.noise_level_spread * field, 0.6, 1.4), dtype=np.float32)
+
+    def scan_level(self, level: FloatArray, rng: np.random.Generator) -> FloatArray:
+        """The local noise level of one scan: that of the phantom, and what differs from scan to scan."""
+        field = smooth_field(level.shape, PAPER_SPACING_MM, self.smooth_length_mm, rng)
+        return np.asarray(level * np.clip(1 + self.scan_level_spread * field, 0.8, 1.2), dtype=np.float32)
 
     def bias(self, size: Size, rng: np.random.Generator) -> FloatArray:
         """The repeatable smooth calibration error of a phantom, mg/cm3."""
@@ -108,11 +118,12 @@ class Scanner:
         offset = bias + self.scan_bias_mg_cm3 * rng.normal()
         return np.asarray(self.pivot_mg_cm3 + gain * (scan - self.pivot_mg_cm3) + offset, dtype=np.float32)
 
-    def _signal_response(self, radial: FloatArray, axial: FloatArray) -> FloatArray:
+    def signal_response(self, radial: FloatArray, axial: FloatArray) -> FloatArray:
+        """Transfer of bone at in-plane radial and axial frequencies, 1/mm; 1 at zero."""
         return mtf(radial, self.psf_mm) * _gaussian(axial, self.slice_mm)
 
-    def _noise_response(self, radial: FloatArray, axial: FloatArray) -> FloatArray:
-        """Square root of the noise power: a ramp apodised by the scanner's kernel."""
+    def noise_response(self, radial: FloatArray, axial: FloatArray) -> FloatArray:
+        """Square root of the noise power, in no unit: a ramp apodised by the scanner's kernel; 1/mm as above."""
         return np.sqrt(radial) * mtf(radial, self.noise_psf_mm) * _gaussian(axial, self.noise_slice_mm)
 
 

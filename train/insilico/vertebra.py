@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.train.insilico.bone import FINE_SPACING_MM, Character, random_field_bone
+from qctrun.train.insilico.bone import FINE_SPACING_MM, SLOW_MM, Character, random_field_bone
 from qctrun.train.insilico.fields import FloatArray, Size, smooth_field
-from qctrun.train.insilico.phantom import RANDOM_FIELD_BLUR_MM, Phantom, phantom_of
+from qctrun.train.insilico.phantom import MARROW_SPREAD_MG_CM3, RANDOM_FIELD_BLUR_MM, Phantom, phantom_of
 from qctrun.train.insilico.scanner import BINNING, PAPER_SPACING_MM, Scanner
 
 CORE_RADIUS_MM = 15.0
@@ -45,7 +45,7 @@ def vertebra(seed: int = 0, size: Size = (80, 256, 256), scanner: Scanner | None
     body = tuple(n - 2 * margin for n, margin in zip(size, spare, strict=True))
     fine = tuple(n * b for n, b in zip(body, BINNING, strict=True))
     depth = _depth(fine, FINE_SPACING_MM)
-    tissue = SOFT_TISSUE_MG_CM3 + 10 * smooth_field(fine, FINE_SPACING_MM, 14.0, rng)
+    tissue = SOFT_TISSUE_MG_CM3 + 10 * smooth_field(fine, FINE_SPACING_MM, SLOW_MM, rng)
     tissue += (CORTEX_MG_CM3 - tissue) * _ramp(depth + CORTEX_MM)
     box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(depth > -CORTEX_MM))
     inside = _ramp(depth[box])
@@ -68,8 +68,8 @@ def _with_surroundings(phantom: Phantom, size: Size) -> Phantom:
 def _spongiosa(size: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
     """Density of bone and marrow on the fine grid, mg HA/cm3; of average character, so that the demo is typical."""
     roomy = tuple(n + n % 2 for n in size)
-    bone = random_field_bone(roomy, Character(wavelength_mm=1.62), rng)
-    marrow = 20.0 * smooth_field(roomy, FINE_SPACING_MM, 14.0, rng)
+    bone = random_field_bone(roomy, Character(), rng)
+    marrow = MARROW_SPREAD_MG_CM3 * smooth_field(roomy, FINE_SPACING_MM, SLOW_MM, rng)
     z, y, x = size
     return np.asarray((bone * np.float32(1060.0) + (1 - bone) * marrow)[:z, :y, :x])
 
