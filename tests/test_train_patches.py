@@ -6,18 +6,13 @@ import tiny_training
 
 torch = pytest.importorskip("torch")
 
-from qctrun.runtime.errors import InputError  # noqa: E402
+from qctrun.runtime.errors import InputError, UsageError  # noqa: E402
 from qctrun.train import dataset  # noqa: E402
 from qctrun.train.insilico import random_field_phantom  # noqa: E402
-from qctrun.train.patches import (  # noqa: E402
-    PATCH,
-    RASTER,
-    REPETITIONS,
-    TUBE_CURRENTS_MAS,
-    Patches,
-    Scanned,
-    scanned,
-)
+from qctrun.train.insilico.scanner import SIMULATOR_VERSION  # noqa: E402
+from qctrun.train.patches import Patches, Scanned, scanned  # noqa: E402
+from qctrun.train.raster import PATCH, RASTER, REPETITIONS, TUBE_CURRENTS_MAS  # noqa: E402
+from qctrun.train.study import data as study_data  # noqa: E402
 
 
 def blank(donor="a", size=(29, 58, 58), scans=9):
@@ -30,13 +25,6 @@ def addressed(size=(29, 57, 57)):
     """Every voxel of the truth holds its own number; scan s holds that number + s / 16."""
     truth = np.arange(np.prod(size), dtype=np.float32).reshape(size)
     return Scanned("addressed", "a", truth, np.stack([truth + s / 16 for s in range(9)]))
-
-
-def test_patch_and_raster_of_the_paper():
-    assert PATCH == (21, 41, 41)
-    assert RASTER == (8, 16, 16)
-    assert TUBE_CURRENTS_MAS == (100, 250, 360)
-    assert REPETITIONS == 3
 
 
 @pytest.mark.parametrize(
@@ -231,4 +219,58 @@ def test_plan_names_are_those_of_the_phantoms(monkeypatch):
     plan = dataset.planned(None, (2, 1, 1))
     split = dataset.simulate(plan)
     made = {part: [p.donor for p in getattr(split, part).phantoms] for part in dataset.PARTS}
-    assert made == plan.names()
+    assert plan.names() == {**made, "simulator": [SIMULATOR_VERSION]}
+    assert split.names == plan.names()
+
+
+# The study's vertebrae
+
+
+@pytest.fixture
+def study(monkeypatch):
+    """Five vertebrae of eighteen positions each, of which nothing is simulated."""
+    size = (29, 73, 73)
+    monkeypatch.setattr(study_data, "STUDY_SIZE", size)
+    monkeypatch.setattr(study_data, "study_phantom", lambda index: str(index + 1))
+    monkeypatch.setattr(study_data, "scanned", lambda number: blank(number, size))
+    return study_data.Data(None)
+
+
+@pytest.mark.parametrize("fold", [1, 2, 3, 4, 5])
+def test_positions_of_the_study_are_held_apart(study, fold):
+    """No patch is in two parts and none is lost; every part may see every vertebra."""
+    split = study.patches("positions", fold)
+    parts = [split.train, split.validation, split.test]
+    assert [len(part) for part in parts] == [63, 9, 18]
+    everything = Patches.over(split.train.phantoms)
+    assert len(everything) == 90
+    assert sorted(position for part in parts for position in part.positions) == sorted(everything.positions)
+    assert all(part.phantoms is split.train.phantoms for part in parts)
+
+
+@pytest.mark.parametrize("fold", [1, 2, 3, 4, 5])
+def test_a_vertebra_of_the_study_is_left_out(study, fold):
+    split = study.patches("vertebrae", fold)
+    assert [which for which, _ in split.test.positions] == [fold - 1] * 18
+    for part in (split.train, split.validation):
+        assert fold - 1 not in {which for which, _ in part.positions}
+    assert (len(split.train), len(split.validation)) == (65, 7)  # a tenth of 72, rounded
+
+
+def test_folds_of_the_study_have_names_of_their_own(study):
+    """A checkpoint of one fold, or of one way to split, is refused by another; and by another simulator."""
+    folds = [(split, fold) for split in ("positions", "vertebrae") for fold in range(1, 6)]
+    names = [study.patches(*fold).names for fold in folds]
+    for index, one in enumerate(names):
+        assert one == study.names(*folds[index])
+        assert one not in names[:index]
+        assert one["simulator"] == [SIMULATOR_VERSION]
+        for part in dataset.PARTS:
+            assert one[part][:5] == [f"vertebra-{number}" for number in range(1, 6)]
+
+
+@pytest.mark.parametrize("split", ["positions", "vertebrae"])
+@pytest.mark.parametrize("fold", [0, 6])
+def test_the_study_has_no_such_fold(study, split, fold):
+    with pytest.raises(UsageError, match=f"wanted a .* from 1 to 5, got {fold}"):
+        study.patches(split, fold)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from qctrun.runtime.errors import InputError, UsageError
 from qctrun.runtime.volume import Progress
-from qctrun.train.insilico.phantom import Phantom, microct_phantom, random_field_phantom
-from qctrun.train.patches import RASTER, Patches, Scanned, scanned
+from qctrun.train.insilico.phantom import Phantom, cube_seed, microct_phantom, random_field_phantom
+from qctrun.train.insilico.scanner import SIMULATOR_VERSION
+from qctrun.train.patches import Patches, Scanned, scanned
+from qctrun.train.raster import RASTER
 
 FIELD_SIZE = (56, 120, 120)
 """Voxels (z, y, x) of one random-field phantom: about 19 x 21 x 21 mm."""
@@ -16,6 +18,8 @@ DENSE_RASTER = (4, 8, 8)
 """Training patches overlap more than the paper's, since a micro-CT cube is only 10 mm across."""
 
 PARTS = ("train", "validation", "test")
+
+SIMULATED_BY = {"simulator": [SIMULATOR_VERSION]}
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,29 @@ class Plan:
 
     def names(self) -> dict[str, list[str]]:
         """What the phantoms of each part are called, to tell one run's data from another's."""
-        return {
+        names = {
             part: [*(path.stem for path in cubes), *(f"random-field-{seed}" for seed in seeds)]
             for part, cubes, seeds in zip(PARTS, self.cubes, self.seeds, strict=True)
         }
+        return {**names, **SIMULATED_BY}
 
 
 @dataclass(frozen=True)
 class Split:
-    """Three sets of patches that share no donor."""
+    """Three sets of patches that are held apart.
+
+    Attributes
+    ----------
+    train, validation, test : Patches
+        What is learnt from, what stops the training, and what is scored.
+    names : mapping of part to list of str
+        What a checkpoint is told of them: one of other data is refused.
+    """
 
     train: Patches
     validation: Patches
     test: Patches
+    names: dict[str, list[str]]
 
     def describe(self) -> dict[str, list[str]]:
         """Donors of each part, for logs and cards."""
@@ -86,7 +100,7 @@ def planned(microct: Path | None, fields: tuple[int, int, int] = (6, 1, 2)) -> P
 
 def simulate(plan: Plan, progress: Progress | None = None) -> Split:
     """Simulate all scans of all phantoms of a plan; `progress(done, total)` is called after each."""
-    total = sum(map(len, plan.names().values()))
+    total = sum(len(cubes) + len(seeds) for cubes, seeds in zip(plan.cubes, plan.seeds, strict=True))
     done = 0
     parts: list[list[Scanned]] = []
     for cubes, seeds in zip(plan.cubes, plan.seeds, strict=True):
@@ -97,12 +111,14 @@ def simulate(plan: Plan, progress: Progress | None = None) -> Split:
             if progress:
                 progress(done, total)
     rasters = (DENSE_RASTER, RASTER, RASTER)
-    return Split(*(Patches.over(phantoms, raster) for phantoms, raster in zip(parts, rasters, strict=True)))
+    train, validation, test = (
+        Patches.over(phantoms, raster) for phantoms, raster in zip(parts, rasters, strict=True)
+    )
+    return Split(train, validation, test, plan.names())
 
 
 def _cube(path: Path) -> Callable[[], Phantom]:
-    # The number of the cube is part of its name, so its seed does not depend on which cubes lie beside it.
-    return lambda: microct_phantom(path, seed=1000 + int(path.stem.split("_")[-1]))
+    return lambda: microct_phantom(path, cube_seed(path))
 
 
 def _field(seed: int) -> Callable[[], Phantom]:

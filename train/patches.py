@@ -9,16 +9,7 @@ from torch import Tensor
 
 from qctrun.train.insilico.fields import FloatArray
 from qctrun.train.insilico.phantom import Phantom
-from qctrun.train.network import HALO
-
-PATCH = (21, 41, 41)
-"""Voxels (z, y, x) of a patch; the halo leaves 13 x 25 x 25, one sphere of 4.3 mm."""
-
-RASTER = (8, 16, 16)
-"""Distance of neighbouring patches in the paper, voxels (z, y, x)."""
-
-TUBE_CURRENTS_MAS = (100.0, 250.0, 360.0)
-REPETITIONS = 3
+from qctrun.train.raster import PATCH, RASTER, REPETITIONS, TUBE_CURRENTS_MAS, corners, output_box
 
 
 @dataclass(frozen=True)
@@ -32,9 +23,7 @@ class Scanned:
 
     def positions(self, raster: tuple[int, int, int] = RASTER) -> list[tuple[int, int, int]]:
         """Corners (z, y, x) of all patches that lie wholly inside."""
-        stops = (n - p + 1 for n, p in zip(self.truth.shape, PATCH, strict=True))
-        z, y, x = (range(0, stop, step) for stop, step in zip(stops, raster, strict=True))
-        return [(i, j, k) for i in z for j in y for k in x]
+        return corners(self.truth.shape, raster)
 
 
 def scanned(
@@ -74,9 +63,8 @@ class Patches:
         """One scan patch (21, 41, 41) and its truth (13, 25, 25)."""
         which, corner = self.positions[index]
         whole = tuple(slice(c, c + p) for c, p in zip(corner, PATCH, strict=True))
-        inner = tuple(slice(c + h, c + p - h) for c, p, h in zip(corner, PATCH, HALO, strict=True))
         phantom = self.phantoms[which]
-        return phantom.scans[scan][whole], phantom.truth[inner]
+        return phantom.scans[scan][whole], phantom.truth[output_box(corner)]
 
     def batch(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Scans (batch, 1, 21, 41, 41) and truths (batch, 1, 13, 25, 25) of (patch, scan) pairs, mg/cm3."""
