@@ -1,37 +1,40 @@
 """`qctrun train`: simulated scans in, a trained network and its scores out."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from qctrun.cli.call import Call
-from qctrun.cli.options import PathType, verb
+from qctrun.cli.epochs import epoch_words
+from qctrun.cli.options import PathType, computing_options, verb
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Callback: whole numbers with commas between them, as many as the default has; channels not 0."""
+    """Callback: whole numbers with commas between them, as many as the default has."""
     assert isinstance(param.default, str)
-    wanted, least = param.default.count(",") + 1, 1 if param.name == "channels" else 0
+    wanted = param.default.count(",") + 1
     parts = value.split(",")
-    if len(parts) != wanted or not all(part.strip().isdigit() and int(part) >= least for part in parts):
+    if len(parts) != wanted or not all(part.strip().isdigit() for part in parts):
         raise click.BadParameter(f"wanted {wanted} whole numbers like {param.default}, got {value!r}")
     return tuple(int(part) for part in parts)
 
 
 @verb("train")
 @click.option(
-    "-o",
-    "--out",
-    type=PathType(),
-    default="runs/nnsp",
+    "--recipe",
+    default="nnsp",
     show_default=True,
-    metavar="DIR",
-    help="Folder of the run.",
+    metavar="NAME|FILE",
+    help="nnsp or nnbmd (the paper's two), nnsp-residual (ours), nnsp-shipped (the shipped model), "
+    "nnsp-short or nnbmd-short (for two CPU cores), or a TOML file of your own.",
 )
+@click.option("--show-recipe", is_flag=True, help="Print the recipe's file, a start for one's own, and end.")
+@click.option("-o", "--out", type=PathType(), metavar="DIR", help="Folder of the run; default: runs/RECIPE.")
 @click.option(
     "--microct",
     type=PathType(),
@@ -47,57 +50,35 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     help="Random-field vertebrae for training, validation and test.",
 )
 @click.option(
-    "--channels",
-    default="32,16,8,8,16",
-    callback=_counts,
-    show_default=True,
-    metavar="N,...",
-    help="Output channels of the first five layers.",
-)
-@click.option(
-    "--plain", is_flag=True, help="Without the residual form: the network's result is not added to its input."
-)
-@click.option(
-    "--learning-rate", type=POSITIVE, default=10**-3.5, show_default="10^-3.5", help="Adam's first rate."
-)
-@click.option(
-    "--truths-per-step", type=click.IntRange(1), default=16, show_default=True, help="True patches a step."
-)
-@click.option(
-    "--scans-per-truth",
-    type=click.IntRange(1, 9),
-    default=4,
-    show_default=True,
-    help="Scans of each of them.",
-)
-@click.option(
-    "--steps-per-epoch", type=click.IntRange(1), default=224, show_default=True, help="Batches drawn."
-)
-@click.option(
-    "--epochs", type=click.IntRange(1), default=1000, show_default=True, help="Ends after this many."
-)
-@click.option(
-    "--patience", type=click.IntRange(1), default=20, show_default=True, help="Ends so many after the best."
+    "--epochs", type=click.IntRange(1), metavar="N", help="Ends after this many; default: the recipe's."
 )
 @click.option(
     "--minutes", type=POSITIVE, help="Ends after the epoch in which this much training time has passed."
 )
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Decides all that is random."
+    "--seed", type=click.IntRange(0), metavar="N", help="Decides all that is random; default: the recipe's."
 )
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: all.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "tf32", "bf16"]),
+    help="Of the network's arithmetic in training; default: the recipe's.",
+)
+@computing_options
 def command(
     call: Call,
-    out: Path,
+    recipe: str,
+    show_recipe: bool,
+    out: Path | None,
     microct: Path | None,
     fields: tuple[int, int, int],
-    plain: bool,
+    device: str,
     threads: int | None,
-    **schedule: Any,
+    **changes: Any,
 ) -> None:
-    """Train the filter on simulated scans, with the paper's losses.
+    """Train a filter on simulated scans.
 
     Typed again with the same words, it goes on after the last finished epoch. Needs the extra "train".
+    On several GPUs: torchrun --nproc-per-node N -m qctrun.cli.main train ...
 
     \b
     Written into the folder of --out:
@@ -105,30 +86,38 @@ def command(
       log.csv         one line an epoch
       training.json   recipe, donors, seconds, machine, and scores on donors never seen
     """
+    from qctrun.train.recipe import load_recipe, recipe_text
+
+    found = load_recipe(recipe)
+    if show_recipe:
+        click.echo(recipe_text(recipe), nl=False)
+        return
+    found = replace(found, **{name: value for name, value in changes.items() if value is not None})
+    out = out or Path("runs") / found.name
+    _train(call, found, out, {"microct": microct, "fields": fields}, {"device": device, "threads": threads})
+    call.say(f"wrote {out}; next: qctrun export {shlex.quote(str(out))}")
+
+
+def _train(call: Call, recipe: Any, out: Path, data: dict[str, Any], machine: dict[str, Any]) -> None:
     from qctrun.train.needs import require_torch
 
     require_torch()
     from qctrun.train.evaluate import as_text
-    from qctrun.train.recipe import Recipe
-    from qctrun.train.run import run
+    from qctrun.train.run import run, simulated
+    from qctrun.train.team import chosen_device, leads
 
-    with call.progress("simulating scans") as simulated:
+    call.quiet = call.quiet or not leads()
+    chosen_device(machine["device"])  # refuses before minutes of simulation
+    with call.progress("simulating scans") as progress:
+        split = simulated(recipe, out, **data, progress=progress)
+    with call.progress("steps of this epoch") as progress:
         trained = run(
-            Recipe(residual=not plain, **schedule),
+            recipe,
             out,
-            microct=microct,
-            fields=fields,
-            threads=threads,
-            simulated=simulated,
-            report=lambda line: call.say(_epoch_words(line)),
+            split,
+            **machine,
+            report=lambda line: call.say(epoch_words(line)),
+            progress=progress,
         )
     for kind, rows in trained.scores.items():
         click.echo(f"{kind} never seen in training, threshold 225 mg/cm3, spheres of 4.3 mm\n{as_text(rows)}")
-    call.say(f"wrote {out}; next: qctrun export {shlex.quote(str(out))}")
-
-
-def _epoch_words(line: dict[str, float]) -> str:
-    return (
-        f"epoch {line['epoch']:.0f}: loss {line['train_loss']:.4f}, validation {line['validation_loss']:.4f} "
-        f"(best {line['best_validation_loss']:.4f}), rate {line['learning_rate']:.1e}, {line['seconds']:.0f} s"
-    )

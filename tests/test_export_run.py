@@ -17,7 +17,7 @@ from qctrun.runtime.errors import InputError, OutputExistsError, UsageError  # n
 from qctrun.runtime.filtering import load_model  # noqa: E402
 from qctrun.train import dataset  # noqa: E402
 from qctrun.train.checkpoint import load_checkpoint, trained_network  # noqa: E402
-from qctrun.train.run import read_notes, run  # noqa: E402
+from qctrun.train.run import read_notes, run, simulated  # noqa: E402
 
 SPACING_MM = (0.34, 0.172, 0.172)
 RECIPE = tiny_training.recipe(epochs=2, truths_per_step=1)
@@ -34,7 +34,7 @@ def small_fields():
 def finished(small_fields, tmp_path_factory):
     """A run of six steps on one small vertebra, tested on two others."""
     out = tmp_path_factory.mktemp("run")
-    return out, run(RECIPE, out, fields=(1, 1, 2))
+    return out, run(RECIPE, out, simulated(RECIPE, out, fields=(1, 1, 2)))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_run_scores_donors_that_it_never_saw(finished):
 
 def test_finished_run_called_again_says_the_same(finished):
     out, trained = finished
-    again = run(RECIPE, out, fields=(1, 1, 2))
+    again = run(RECIPE, out, simulated(RECIPE, out, fields=(1, 1, 2)))
     assert repr(again.scores) == repr(trained.scores)  # in words, for NaN is not equal to itself
 
 

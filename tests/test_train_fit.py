@@ -15,11 +15,13 @@ from tiny_training import recipe
 torch = pytest.importorskip("torch")
 
 from qctrun.runtime.errors import InputError, OutputError  # noqa: E402
-from qctrun.train.checkpoint import load_checkpoint, replace_file, trained_network  # noqa: E402
+from qctrun.runtime.writing.files import replace_file  # noqa: E402
+from qctrun.train.checkpoint import load_checkpoint, trained_network  # noqa: E402
 from qctrun.train.fit import fit, validation_loss  # noqa: E402
 from qctrun.train.losses import ParameterLoss, PatchSphere  # noqa: E402
 from qctrun.train.network import NNSP, crop_halo  # noqa: E402
-from qctrun.train.patches import PATCH, Patches  # noqa: E402
+from qctrun.train.patches import Patches  # noqa: E402
+from qctrun.train.raster import PATCH  # noqa: E402
 from qctrun.train.recipe import Recipe  # noqa: E402
 
 SPACING_MM = (0.34, 0.172, 0.172)
@@ -68,9 +70,10 @@ def uninterrupted(train, validation, tmp_path_factory):
 
 
 def log_of(out: Path):
-    """The log without its clock."""
+    """The log without its clocks."""
+    clocks = {"seconds", "epoch_seconds", "pairs_per_second"}
     with (out / "log.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+        return [{k: v for k, v in row.items() if k not in clocks} for row in csv.DictReader(file)]
 
 
 def assert_same_state(got, want):
@@ -88,7 +91,8 @@ def test_recipe_of_the_paper():
     assert (paper.truths_per_step, paper.scans_per_truth) == (16, 4)
     assert paper.steps_per_epoch == 14328 // 64 + 1 == 224
     assert paper.patience == 20
-    assert paper.residual
+    assert not paper.residual
+    assert paper.rate == "constant"
 
 
 def test_adam_is_the_paper_s(uninterrupted):
@@ -190,10 +194,10 @@ def test_finished_run_is_left_alone(train, validation, uninterrupted):
 
 def test_stops_when_patience_ends(train, validation, tmp_path):
     """With no learning the first epoch stays the best."""
-    state = fit(recipe(learning_rate=0.0, patience=2, epochs=50), train, validation, tmp_path)
+    state = fit(recipe(learning_rate=1e-30, patience=2, epochs=50), train, validation, tmp_path)
     assert (state.epoch, state.best_epoch) == (3, 1)
     assert_same_state(
-        fit(recipe(learning_rate=0.0, patience=2, epochs=50), train, validation, tmp_path), state
+        fit(recipe(learning_rate=1e-30, patience=2, epochs=50), train, validation, tmp_path), state
     )
 
 
@@ -335,3 +339,25 @@ def test_a_full_disk_keeps_the_earlier_file(tmp_path, monkeypatch):
     assert caught.value.exit_code == 7
     assert path.read_bytes() == b"earlier"
     assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_full_disk_in_training_keeps_the_earlier_epoch(
+    train, validation, uninterrupted, tmp_path, monkeypatch
+):
+    """The disk fills while the third checkpoint is written; with space again the run goes on from the second."""
+    calls, real = [], os.fsync
+
+    def full_later(handle):
+        calls.append(handle)
+        if len(calls) > 4:  # a checkpoint and a log in each of two epochs
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full_later)
+        with pytest.raises(OutputError, match="free some space"):
+            fit(recipe(), train, validation, tmp_path)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")[1]["epoch"] == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt", "log.csv"]
+    assert_same_state(fit(recipe(), train, validation, tmp_path), uninterrupted[1])
+    assert log_of(tmp_path) == log_of(uninterrupted[0])

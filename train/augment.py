@@ -20,8 +20,19 @@ def turned(patches: Tensor, symmetry: tuple[int, bool, bool]) -> Tensor:
 
 def augmented(groups: Sequence[Tensor], generator: torch.Generator) -> tuple[Tensor, ...]:
     """Turn scans and truth of a batch alike, item by item, each by a symmetry drawn at random."""
-    drawn = torch.randint(len(SYMMETRIES), (len(groups[0]),), generator=generator).tolist()
-    return tuple(
-        torch.stack([turned(patch, SYMMETRIES[which]) for patch, which in zip(group, drawn, strict=True)])
-        for group in groups
-    )
+    return turned_alike(groups, drawn(len(groups[0]), generator))
+
+
+def drawn(number: int, generator: torch.Generator) -> list[int]:
+    """A symmetry for each of so many items, as its place in `SYMMETRIES`."""
+    return torch.randint(len(SYMMETRIES), (number,), generator=generator).tolist()
+
+
+def turned_alike(groups: Sequence[Tensor], which: Sequence[int]) -> tuple[Tensor, ...]:
+    """Turn each item of every group by its symmetry, where the group lies; all of one symmetry at once."""
+    places = {symmetry: [i for i, s in enumerate(which) if s == symmetry] for symmetry in set(which)}
+    found = tuple(torch.empty_like(group) for group in groups)
+    for symmetry, at in places.items():
+        for group, into in zip(groups, found, strict=True):
+            into[at] = turned(group[at], SYMMETRIES[symmetry])
+    return found

@@ -1,7 +1,6 @@
 """A training run on disk: saved whole or not at all, read without running code, and only gone on with by its own."""
 
 import io
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,16 @@ from typing import Any
 import torch
 
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.writing.files import writing
+from qctrun.runtime.writing.files import replace_file
 from qctrun.train.network import NNSP
-from qctrun.train.recipe import Recipe
+from qctrun.train.recipe import Recipe, recipe_of
 
 CHECKPOINT = "checkpoint.pt"
 
-KEPT = ("scales", "epoch", "seconds", "best_loss", "best_epoch", "best_weights")
-"""What a checkpoint holds beside the recipe and the states of network, optimizer and schedule."""
+KEPT = ("scales", "epoch", "seconds", "best_loss", "best_epoch", "best_weights", "lines")
+"""What a checkpoint holds beside the recipe and the states of network, optimizer, schedule and average."""
+
+WRITTEN = {"recipe", "data", "weights", "optimizer", "schedule", "averaged", *KEPT}
 
 
 def save_checkpoint(path: Path, recipe: Recipe, data: dict[str, list[str]], parts: dict[str, Any]) -> None:
@@ -43,9 +44,9 @@ def checkpoint_of(path: Path, recipe: Recipe, data: dict[str, list[str]]) -> dic
     if not path.exists():
         return None
     before, saved = load_checkpoint(path)
-    # When a run ends may be decided anew; what it does until then may not.
-    free = {"minutes": None, "epochs": 0}
-    old, new = ({**asdict(one), **free} for one in (before, recipe))
+    # When a run ends may be decided anew; what it does until then may not, and a cosine is drawn to its end.
+    free = {"name", "minutes"} | ({"epochs"} if recipe.rate != "cosine" else set())
+    old, new = ({k: v for k, v in asdict(one).items() if k not in free} for one in (before, recipe))
     differing = [f"{name} {old[name]}" for name in new if old[name] != new[name]]
     differing += [f"other {part} data" for part in data if saved["data"].get(part) != data[part]]
     if differing:
@@ -67,11 +68,10 @@ def load_checkpoint(path: Path) -> tuple[Recipe, dict[str, Any]]:
         When the file is missing or is no checkpoint.
     """
     try:
-        saved = torch.load(path, weights_only=True)
-        missing = {"recipe", "data", "weights", "optimizer", "schedule", *KEPT} - set(saved)
-        if missing:
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        if missing := WRITTEN - set(saved):
             raise KeyError(f"no {', '.join(sorted(missing))}")
-        return Recipe(**{**saved["recipe"], "channels": tuple(saved["recipe"]["channels"])}), saved
+        return recipe_of(saved["recipe"]), saved
     except FileNotFoundError as error:
         raise InputError(f"checkpoint {path}", wanted="a file", got="nothing there") from error
     except Exception as error:
@@ -86,23 +86,3 @@ def trained_network(path: Path) -> tuple[Recipe, NNSP, dict[str, Any]]:
     network = NNSP(recipe.channels, residual=recipe.residual)
     network.load_state_dict(saved["best_weights"])
     return recipe, network.eval(), saved
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Put a file in the place of an earlier one, whole or not at all: there is never a moment without one.
-
-    Raises
-    ------
-    OutputError
-        When the disk refuses; the earlier file is still there then.
-    """
-    part = path.with_name(f".{path.name}.part")
-    with writing(path):
-        try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)

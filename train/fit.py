@@ -1,42 +1,35 @@
-"""Training: Adam on the parameter loss, stopped early, resumed exactly after a kill."""
+"""Training: Adam on a parameter loss, stopped early, resumed exactly after a kill."""
 
 import csv
+import io
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.writing.files import writing
-from qctrun.train.augment import augmented
-from qctrun.train.checkpoint import CHECKPOINT, KEPT, checkpoint_of, save_checkpoint
-from qctrun.train.insilico.scanner import PAPER_SPACING_MM
-from qctrun.train.losses import ParameterLoss, PatchSphere, scales_of
+from qctrun.runtime.volume import Progress
+from qctrun.runtime.writing.files import replace_file
+from qctrun.train.augment import drawn, turned_alike
+from qctrun.train.checkpoint import CHECKPOINT, checkpoint_of, save_checkpoint
+from qctrun.train.losses import Loss, loss_of, scales_of
 from qctrun.train.network import NNSP, crop_halo
 from qctrun.train.patches import Patches
 from qctrun.train.recipe import Recipe
+from qctrun.train.state import State, rate_at, started
+from qctrun.train.team import Team, gathered
 
 SCALE_BATCHES = 32
 """Unfiltered batches from which a_f is taken."""
 
-
-@dataclass
-class State:
-    """A run between two epochs: all that a checkpoint holds."""
-
-    network: NNSP
-    optimizer: torch.optim.Adam
-    schedule: torch.optim.lr_scheduler.ReduceLROnPlateau
-    scales: dict[str, float]
-    epoch: int = 0
-    seconds: float = 0.0
-    best_loss: float = float("inf")
-    best_epoch: int = 0
-    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+VALIDATION_BATCH = 32
+LOG = "log.csv"
 
 
 def fit(
@@ -47,113 +40,195 @@ def fit(
     *,
     data: dict[str, list[str]] | None = None,
     validation_scans: Sequence[int] = (0, 3, 6),
+    watch: Patches | None = None,
+    device: str = "auto",
     report: Callable[[dict[str, float]], None] | None = None,
+    progress: Progress | None = None,
 ) -> State:
     """Train a network, or go on with the checkpoint in `out`.
 
-    Writes `checkpoint.pt` after every epoch (whole or not at all) and a line to `log.csv`. Each epoch draws from
-    its own seed, so a run that was killed and resumed gives the same network as one that was not.
+    Writes `checkpoint.pt` after every epoch (whole or not at all), and `log.csv` with a line an epoch. Each epoch
+    draws from its own seed, so a run that was killed and resumed gives the same network as one that was not.
 
-    `data` names the phantoms of each part; a checkpoint of others is refused, because it has seen what this
-    run may call unseen.
+    Parameters
+    ----------
+    recipe : Recipe
+        Network, loss and schedule.
+    train, validation : Patches
+        What is learnt from and what stops the training; a_f comes from `train`.
+    out : Path
+        Folder of the run.
+    data : mapping of part to names of phantoms, optional
+        A checkpoint of others is refused, because it has seen what this run may call unseen.
+    validation_scans : ints
+        Which scans of each validation patch are seen.
+    watch : Patches, optional
+        The log's column `watch_loss` is the loss on these; they decide nothing.
+    device : str
+        "cpu", "cuda", "cuda:N" or "auto", which takes CUDA where it is.
+    report : callable, optional
+        Told of each epoch's line in the log.
+    progress : callable, optional
+        Told (done, total) of the steps of each epoch.
 
     Raises
     ------
     InputError
-        When a set of patches is empty, `out` holds a checkpoint of another recipe or other data, or the loss
-        is not finite.
+        When a set of patches is empty, `out` holds a checkpoint of another recipe or other data, the loss is
+        not finite, or the truths of a step cannot be shared evenly by the processes.
+    DeviceError
+        When the device is not there.
+    OutputError
+        When the disk refuses; the checkpoint before is still there then.
+
+    Notes
+    -----
+    Started by `torchrun`, every process calls this alike and gets the same state; the first one writes.
     """
     for part, patches in (("train on", train), ("validate with", validation)):
         if not len(patches):
             raise InputError("patches", wanted=f"some to {part}", got="none")
-    out.mkdir(parents=True, exist_ok=True)
-    loss = ParameterLoss(PatchSphere(PAPER_SPACING_MM))
+    watched = {"validation_loss": validation} | ({"watch_loss": watch} if watch is not None else {})
     data = data or {}
-    state = _start(recipe, checkpoint_of(out / CHECKPOINT, recipe, data), loss, train)
-    loss.scales = state.scales
+    team = gathered(device)
+    out.mkdir(parents=True, exist_ok=True)
+    run = _started(recipe, checkpoint_of(out / CHECKPOINT, recipe, data), train, team)
+    state = run.state
     while state.epoch < recipe.epochs and not _finished(recipe, state):
-        began = time.monotonic()
-        train_loss = _epoch(recipe, state, loss, train)
-        valid_loss = validation_loss(state.network, loss, validation, validation_scans)
-        state.epoch += 1
-        state.seconds += time.monotonic() - began
-        state.schedule.step(valid_loss)
-        if valid_loss < state.best_loss:
-            state.best_loss, state.best_epoch = valid_loss, state.epoch
-            state.best_weights = {name: value.clone() for name, value in state.network.state_dict().items()}
-        line = _line(state, train_loss, valid_loss)
-        save_checkpoint(out / CHECKPOINT, recipe, data, _parts(state))
-        _log(out / "log.csv", line)
-        if report:
-            report(line)
+        _one_epoch(run, train, watched, validation_scans, progress if team.leads else None)
+        if team.leads:
+            save_checkpoint(out / CHECKPOINT, recipe, data, state.parts())
+            _log(out / LOG, state.lines)
+            if report:
+                report(state.lines[-1])
+        team.wait()
     state.network.load_state_dict(state.best_weights)
     return state
 
 
 def validation_loss(
-    network: NNSP, loss: ParameterLoss, patches: Patches, scans: Sequence[int], batch: int = 32
+    network: NNSP, loss: Loss, patches: Patches, scans: Sequence[int], *, team: Team | None = None
 ) -> float:
-    """Mean loss over all patches of a set with each of these scans."""
+    """Mean loss over all patches of a set with each of these scans, fp32; each process of a team sees its share."""
+    device = _place(network)
     pairs = list(patches.pairs(scans))
+    mine = team.share(pairs) if team else pairs
     total = 0.0
-    with torch.inference_mode():
-        for first in range(0, len(pairs), batch):
-            chunk = pairs[first : first + batch]
-            scan, truth = patches.batch(chunk)
+    with torch.inference_mode(), _tf32(allowed=False):
+        for first in range(0, len(mine), VALIDATION_BATCH):
+            chunk = mine[first : first + VALIDATION_BATCH]
+            scan, truth = _moved(patches.batch(chunk), device)
             total += float(loss(network(scan), truth)) * len(chunk)
-    return total / len(pairs)
+    return (team.total(total) if team else total) / len(pairs)
 
 
-def _start(recipe: Recipe, saved: dict[str, Any] | None, loss: ParameterLoss, train: Patches) -> State:
-    torch.manual_seed(recipe.seed)
-    network = NNSP(recipe.channels, residual=recipe.residual)
-    network.start_alive()
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.999))
-    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, factor=0.5, patience=max(1, recipe.patience // 4)
-    )
-    if saved is None:
-        return State(network, optimizer, schedule, _unfiltered_scales(recipe, loss, train))
-    network.load_state_dict(saved["weights"])
-    optimizer.load_state_dict(saved["optimizer"])
-    schedule.load_state_dict(saved["schedule"])
-    return State(network, optimizer, schedule, **{name: saved[name] for name in KEPT})
+@dataclass(frozen=True)
+class _Run:
+    """What every step needs; `network` is the state's, joined with those of the team."""
+
+    recipe: Recipe
+    team: Team
+    state: State
+    loss: Loss
+    network: nn.Module
 
 
-def _parts(state: State) -> dict[str, Any]:
-    return {
-        "weights": state.network.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-        "schedule": state.schedule.state_dict(),
-        **{name: getattr(state, name) for name in KEPT},
-    }
+def _started(recipe: Recipe, saved: dict[str, Any] | None, train: Patches, team: Team) -> _Run:
+    if recipe.truths_per_step % team.size:
+        wanted = f"a number divisible by the {team.size} processes"
+        raise InputError("truths_per_step", wanted=wanted, got=str(recipe.truths_per_step))
+    state = started(recipe, saved, team.device)
+    loss = loss_of(recipe, team.device)
+    loss.scales = state.scales = state.scales or _unfiltered_scales(recipe, loss, train, team.device)
+    return _Run(recipe, team, state, loss, team.joined(state.network))
 
 
-def _unfiltered_scales(recipe: Recipe, loss: ParameterLoss, train: Patches) -> dict[str, float]:
+def _unfiltered_scales(recipe: Recipe, loss: Loss, train: Patches, device: str) -> dict[str, float]:
     rng = np.random.default_rng((recipe.seed, 0))
     batches = (
-        train.batch(train.random_pairs(recipe.truths_per_step, recipe.scans_per_truth, rng))
+        _moved(train.batch(train.random_pairs(recipe.truths_per_step, recipe.scans_per_truth, rng)), device)
         for _ in range(SCALE_BATCHES)
     )
-    return scales_of([loss.terms(crop_halo(scan), truth) for scan, truth in batches])
+    with torch.inference_mode(), _tf32(allowed=False):
+        return scales_of([loss.terms(crop_halo(scan), truth) for scan, truth in batches])
 
 
-def _epoch(recipe: Recipe, state: State, loss: ParameterLoss, train: Patches) -> float:
-    rng = np.random.default_rng((recipe.seed, state.epoch + 1))
+def _one_epoch(
+    run: _Run, train: Patches, watched: dict[str, Patches], scans: Sequence[int], progress: Progress | None
+) -> None:
+    """Train, validate, judge, and note it in the state's log."""
+    began, state = time.monotonic(), run.state
+    losses = {"train_loss": _trained(run, train, progress)}
+    training_s = time.monotonic() - began
+    for name, patches in watched.items():
+        losses[name] = validation_loss(state.judged, run.loss, patches, scans, team=run.team)
+    state.epoch += 1
+    epoch_s = run.team.leader_s(time.monotonic() - began)
+    state.seconds += epoch_s
+    state.judge(_finite(losses["validation_loss"]))
+    state.lines.append(_line(run.recipe, state, losses, training_s, epoch_s))
+
+
+def _trained(run: _Run, train: Patches, progress: Progress | None) -> float:
+    """All steps of an epoch, drawn from its own seed; the mean loss."""
+    recipe, done_before = run.recipe, run.state.epoch * run.recipe.steps_per_epoch
+    rng = np.random.default_rng((recipe.seed, run.state.epoch + 1))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     total = 0.0
-    for _ in range(recipe.steps_per_epoch):
+    for done in range(recipe.steps_per_epoch):
         pairs = train.random_pairs(recipe.truths_per_step, recipe.scans_per_truth, rng)
-        scan, truth = augmented(train.batch(pairs), generator)
-        value = loss(state.network(scan.contiguous(memory_format=torch.channels_last_3d)), truth)
-        state.optimizer.zero_grad()
+        symmetries = drawn(len(pairs), generator)
+        batch = _moved(train.batch(run.team.share(pairs)), run.team.device)
+        total += _step(run, turned_alike(batch, run.team.share(symmetries)), done_before + done)
+        if progress:
+            progress(done + 1, recipe.steps_per_epoch)
+    return _finite(run.team.total(total)) / run.team.size / recipe.steps_per_epoch
+
+
+def _step(run: _Run, batch: tuple[Tensor, ...], steps_before: int) -> float:
+    (scan, truth), state, recipe = batch, run.state, run.recipe
+    faster = recipe.precision == "tf32"
+    half = torch.autocast(scan.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+    if recipe.rate == "cosine":
+        state.optimizer.param_groups[0]["lr"] = rate_at(recipe, steps_before)
+    with _tf32(allowed=faster), half:
+        output = run.network(scan.contiguous(memory_format=torch.channels_last_3d))
+    with _tf32(allowed=False):
+        value = run.loss(output.float(), truth)
+    state.optimizer.zero_grad()
+    with _tf32(allowed=faster):
         value.backward()  # type: ignore[no-untyped-call]
-        state.optimizer.step()
-        total += float(value.detach())
-    if not np.isfinite(total):
-        raise InputError("training", wanted="a finite loss", got=str(total), mend="lower --learning-rate")
-    return total / recipe.steps_per_epoch
+    state.optimizer.step()
+    state.stepped(recipe, steps_before)
+    return float(value.detach())
+
+
+def _finite(loss: float) -> float:
+    if not np.isfinite(loss):
+        mend = "take a lower learning_rate in the recipe"
+        raise InputError("training", wanted="a finite loss", got=str(loss), mend=mend)
+    return loss
+
+
+@contextmanager
+def _tf32(*, allowed: bool) -> Iterator[None]:
+    """Whether CUDA may round factors to ten bits; what was allowed before is allowed again after."""
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    try:
+        products.allow_tf32 = convolutions.allow_tf32 = allowed
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before
+
+
+def _place(network: NNSP) -> str:
+    return str(next(network.parameters()).device)
+
+
+def _moved(batch: tuple[Tensor, Tensor], device: str) -> tuple[Tensor, Tensor]:
+    scan, truth = batch
+    return scan.to(device), truth.to(device)
 
 
 def _finished(recipe: Recipe, state: State) -> bool:
@@ -161,21 +236,25 @@ def _finished(recipe: Recipe, state: State) -> bool:
     return late or state.epoch - state.best_epoch >= recipe.patience
 
 
-def _line(state: State, train_loss: float, valid_loss: float) -> dict[str, float]:
+def _line(
+    recipe: Recipe, state: State, losses: dict[str, float], training_s: float, epoch_s: float
+) -> dict[str, float]:
+    pairs = recipe.steps_per_epoch * recipe.truths_per_step * recipe.scans_per_truth
     return {
         "epoch": state.epoch,
-        "train_loss": train_loss,
-        "validation_loss": valid_loss,
+        **losses,
         "best_validation_loss": state.best_loss,
         "learning_rate": state.optimizer.param_groups[0]["lr"],
+        "pairs_per_second": pairs / training_s,
+        "epoch_seconds": epoch_s,
         "seconds": state.seconds,
     }
 
 
-def _log(path: Path, line: dict[str, float]) -> None:
-    fresh = not path.exists()
-    with writing(path), path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, line)
-        if fresh:
-            writer.writeheader()
-        writer.writerow({name: f"{value:.6g}" for name, value in line.items()})
+def _log(path: Path, lines: list[dict[str, float]]) -> None:
+    """The whole log anew: it never lags behind the checkpoint, and a column may come in later."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list({name: None for line in lines for name in line}))
+    writer.writeheader()
+    writer.writerows({name: f"{value:.6g}" for name, value in line.items()} for line in lines)
+    replace_file(path, text.getvalue().encode())

@@ -1,7 +1,6 @@
 """A whole training run: simulate, train or go on, score on unseen donors, and write down what was done."""
 
-import os
-import platform
+import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,18 +11,24 @@ import torch
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.json_files import json_text, read_json
 from qctrun.runtime.volume import Progress
-from qctrun.runtime.writing.files import writing
-from qctrun.train.checkpoint import CHECKPOINT, checkpoint_of, replace_file
+from qctrun.runtime.writing.files import replace_file, writing
+from qctrun.train.checkpoint import CHECKPOINT, checkpoint_of
 from qctrun.train.dataset import Split, planned, scans_at, simulate
 from qctrun.train.evaluate import Score, as_rows, scores
-from qctrun.train.fit import State, fit
+from qctrun.train.fit import fit
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM
-from qctrun.train.patches import REPETITIONS, TUBE_CURRENTS_MAS, Patches
+from qctrun.train.machine import cpu_words
+from qctrun.train.patches import Patches
+from qctrun.train.raster import REPETITIONS, TUBE_CURRENTS_MAS
 from qctrun.train.recipe import Recipe
+from qctrun.train.state import State
+from qctrun.train.team import leads, processes
 
 NOTES = "training.json"
 """What a run says of itself, beside its checkpoint; the model card is made from it."""
 SCORED_MAS = (100.0, 360.0)
+SIMULATED = ("random-field", "vertebra")
+"""How the names of those begin who never lived."""
 
 
 @dataclass(frozen=True)
@@ -34,32 +39,26 @@ class Trained:
     scores: dict[str, list[Score]]
 
 
-def run(
+def simulated(
     recipe: Recipe,
     out: Path,
     *,
     microct: Path | None = None,
     fields: tuple[int, int, int] = (6, 1, 2),
-    threads: int | None = None,
-    simulated: Progress | None = None,
-    report: Callable[[dict[str, float]], None] | None = None,
-) -> Trained:
-    """Train a network and score it; called again with the same `out`, it goes on where it was.
+    progress: Progress | None = None,
+) -> Split:
+    """Simulate the scans of a run, once it is known that the run can begin.
 
     Parameters
     ----------
-    recipe : Recipe
-        Network and schedule.
-    out : Path
-        Folder for `checkpoint.pt`, `log.csv` and `training.json`.
+    recipe, out
+        As for `run`.
     microct : Path, optional
         Folder of the public L1 micro-CT cubes; without it only random-field bone is seen.
     fields : three ints
         Random-field vertebrae for training, validation and test.
-    threads : int, optional
-        CPU threads of torch; all when absent.
-    simulated, report : callables, optional
-        Told of each phantom (done, total) and of each epoch's line in the log.
+    progress : callable, optional
+        Told of each phantom (done, total).
 
     Raises
     ------
@@ -67,16 +66,69 @@ def run(
         When there is nothing to train on, `out` holds a checkpoint of another recipe or of other data, or
         `out` is not writable.
     """
-    if threads:
-        torch.set_num_threads(threads)
     plan = planned(microct, fields)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     checkpoint_of(out / CHECKPOINT, recipe, plan.names())  # refuses before minutes of simulation
-    split = simulate(plan, progress=simulated)
-    state = fit(recipe, split.train, split.validation, out, data=plan.names(), report=report)
+    return simulate(plan, progress=progress)
+
+
+def run(
+    recipe: Recipe,
+    out: Path,
+    split: Split,
+    *,
+    watch: Patches | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+    report: Callable[[dict[str, float]], None] | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a network and score it; called again with the same `out`, it goes on where it was.
+
+    Of the processes of a team only the first scores and writes; the others get no scores.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Network and schedule.
+    out : Path
+        Folder for `checkpoint.pt`, `log.csv` and `training.json`.
+    split : Split
+        The patches of each part, as from `simulated`.
+    watch : Patches, optional
+        A column of the log shows the loss on these; they decide nothing.
+    threads : int, optional
+        CPU threads of torch; all when absent.
+    device : str
+        "cpu", "cuda", "cuda:N" or "auto".
+    report, progress : callables, optional
+        Told of each epoch's line in the log, and (done, total) of the steps within each epoch.
+
+    Raises
+    ------
+    UsageError, InputError, DeviceError, OutputError
+        As `fit`.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    state = fit(
+        recipe,
+        split.train,
+        split.validation,
+        out,
+        data=split.names,
+        watch=watch,
+        device=device,
+        report=report,
+        progress=progress,
+    )
+    if not leads():
+        return Trained(state, {})
+    machine = _machine(next(state.network.parameters()).device)
+    state.network.to("cpu")
     found = _scores(state, split)
-    replace_file(out / NOTES, json_text(_notes(recipe, split, state, found)).encode())
+    replace_file(out / NOTES, json_text(_notes(recipe, split, state, found, machine)).encode())
     return Trained(state, found)
 
 
@@ -113,13 +165,13 @@ def _scores(state: State, split: Split) -> dict[str, list[Score]]:
 
 
 def _of_kind(patches: Patches, is_field: bool) -> Patches:
-    kept = [
-        p for p in patches.positions if patches.phantoms[p[0]].donor.startswith("random-field") == is_field
-    ]
+    kept = [p for p in patches.positions if patches.phantoms[p[0]].donor.startswith(SIMULATED) == is_field]
     return Patches(patches.phantoms, kept)
 
 
-def _notes(recipe: Recipe, split: Split, state: State, found: dict[str, list[Score]]) -> dict[str, Any]:
+def _notes(
+    recipe: Recipe, split: Split, state: State, found: dict[str, list[Score]], machine: str
+) -> dict[str, Any]:
     return {
         "recipe": asdict(recipe),
         "donors": split.describe(),
@@ -132,18 +184,21 @@ def _notes(recipe: Recipe, split: Split, state: State, found: dict[str, list[Sco
         "steps": state.epoch * recipe.steps_per_epoch,
         "best_validation_loss": state.best_loss,
         "seconds": round(state.seconds),
-        "machine": _machine(),
+        "seconds_per_epoch": _middle(state, "epoch_seconds"),
+        "pairs_per_second": _middle(state, "pairs_per_second"),
+        "machine": machine,
         "torch": torch.__version__,
         "scores": {kind: as_rows(rows) for kind, rows in found.items()},
     }
 
 
-def _machine() -> str:
+def _middle(state: State, clock: str) -> float:
+    """The median over epochs: what else the machine did in some of them hardly counts."""
+    return round(statistics.median(line[clock] for line in state.lines), 2)
+
+
+def _machine(device: torch.device) -> str:
     """What computed, without naming a host."""
-    names = [line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")]
-    return f"{len(os.sched_getaffinity(0))} cores, {names[0] if names else platform.machine()}"
-
-
-def _cpu_lines() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []
+    if device.type == "cuda":
+        return f"{processes()} x {torch.cuda.get_device_name(device)}"
+    return cpu_words()

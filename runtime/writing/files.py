@@ -237,6 +237,26 @@ def _listed(record: Path) -> list[str]:
     return [name for name in names if Path(name).name == name]  # a path could lead out of the folder
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Put a file in the place of an earlier one, whole or not at all: there is never a moment without one.
+
+    Raises
+    ------
+    OutputError
+        When the disk refuses; the earlier file is still there then.
+    """
+    part = path.with_name(f".{path.name}.part")
+    with writing(path):
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn what the operating system refuses inside the block into an `OutputError` that names `path`."""
