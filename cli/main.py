@@ -19,6 +19,7 @@ VERBS = {
     "demo": "Make a simulated scan, filter and measure it, and show the gain.",
     "info": "Show what is in a file or folder, also when it is not a volume.",
     "train": "Train a filter on simulated scans.",
+    "study": "Reproduce the paper's tables on simulated scans.",
     "export": "Turn a trained filter into an ONNX model and check it.",
 }
 """What each verb is for. `qctrun.cli.<verb>` holds its `command` and is imported when it is called."""

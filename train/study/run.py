@@ -1,0 +1,169 @@
+"""The whole study: simulate, train, filter, measure, judge; every stage is kept and none is done twice."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+
+from qctrun.runtime.json_files import json_text, read_json
+from qctrun.runtime.volume import Progress
+from qctrun.runtime.writing.files import replace_file, writing
+from qctrun.train.insilico.scanner import SIMULATOR_VERSION
+from qctrun.train.raster import TUBE_CURRENTS_MAS
+from qctrun.train.recipe import load_recipe
+from qctrun.train.run import read_notes
+from qctrun.train.study.compared import chosen_filters
+from qctrun.train.study.data import Data
+from qctrun.train.study.judge import Fold, judged
+from qctrun.train.study.networks import Run, as_filter, trained
+from qctrun.train.study.over_folds import UNTRAINED_MAS
+from qctrun.train.study.results import SPLITS, Result, result_of
+from qctrun.train.study.schedule import Schedule
+from qctrun.train.study.store import Store
+from qctrun.train.study.subjects import Applied
+from qctrun.train.study.tables import Made
+from qctrun.train.team import chosen_device
+
+
+@dataclass(frozen=True)
+class Words:
+    """How a study tells of its progress: `say` a line, `epoch` a line of the log, `steps` (done, total)."""
+
+    say: Callable[[str], None]
+    epoch: Callable[[dict[str, float]], None]
+    steps: Progress
+
+
+@dataclass
+class Study:
+    """A study in its working folder.
+
+    Attributes
+    ----------
+    schedule : Schedule
+        What is trained.
+    work : Path
+        Trainings and readings are kept here.
+    data : Data
+        What is simulated.
+    filters : sequence of str
+        Names of the filters that the network is compared with.
+    device : str
+        For training and for the networks.
+    words : Words
+        Told what is done.
+    threads : int, optional
+        CPU threads of torch; all when absent.
+    notes : list of str
+        What a reader of the results must know.
+    """
+
+    schedule: Schedule
+    work: Path
+    data: Data
+    filters: Sequence[str]
+    device: str
+    words: Words
+    threads: int | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        if self.schedule.note:
+            self.notes.append(self.schedule.note)
+
+    @property
+    def store(self) -> Store:
+        """Where readings are kept."""
+        return Store(self.work / "readings")
+
+    @property
+    def folds(self) -> list[tuple[str, int]]:
+        """All (split, fold) of the schedule; donors where there are some."""
+        splits = [split for split in SPLITS if split != "donors" or self.data.has_donors]
+        return [(split, fold + 1) for split in splits for fold in range(self.schedule.folds.get(split, 0))]
+
+    def runs(self, split: str, fold: int) -> dict[str, Run]:
+        """The trainings of a fold by the filter's name; NNBMD in the paper's split only."""
+        recipes = {"NNSP": self.schedule.donors if split == "donors" else self.schedule.nnsp}
+        if split == "positions":
+            recipes["NNBMD"] = self.schedule.nnbmd
+        return {name: Run(load_recipe(recipe), split, fold) for name, recipe in recipes.items()}
+
+    def train(self) -> None:
+        """Train every network that is not finished yet."""
+        for split, fold in self.folds:
+            for run in self.runs(split, fold).values():
+                self.words.say(f"training {run.folder}")
+                trained(
+                    run,
+                    self.work,
+                    self.data.names(split, fold),
+                    lambda split=split, fold=fold: self.data.patches(split, fold),  # type: ignore[misc]
+                    device=self.device,
+                    report=self.words.epoch,
+                    progress=self.words.steps,
+                )
+        self.data.forget()
+
+    def networks(self, split: str, fold: int) -> list[Applied]:
+        """The trained networks of a fold."""
+        runs, device = self.runs(split, fold).items(), chosen_device(self.device)
+        return [as_filter(name, self.work / run.folder, device) for name, run in runs]
+
+    def measure(self) -> list[Result]:
+        """Filter, measure and judge everything; the trainings have to be finished."""
+        results, store = [], self.store
+        for split, number in self.folds:
+            fold, networks = self.data.fold(split, number), self.networks(split, number)
+            compared = self._compared(split)
+            for mas in (*TUBE_CURRENTS_MAS, *UNTRAINED_MAS):
+                self.words.say(f"measuring {split}, fold {number}, {mas:g} mAs")
+                results += self._judged(fold, store, mas, [*compared.get(mas, ()), *networks])
+        self.data.forget()
+        return results
+
+    def made(self) -> Made:
+        """How the results were made, from the notes of the trainings."""
+        notes = [
+            read_notes(self.work / run.folder)
+            for split, fold in self.folds
+            for run in self.runs(split, fold).values()
+        ]
+        recipes = dict.fromkeys(note["recipe"]["name"] for note in notes)
+        return Made(
+            machine="; ".join(dict.fromkeys(note["machine"] for note in notes)),
+            recipe=f"{', '.join(recipes)} (schedule {self.schedule.name})",
+            folds=self.schedule.folds["positions"],
+            seconds=sum(note["seconds"] for note in notes),
+            notes=tuple(self.notes),
+        )
+
+    def _judged(self, fold: Fold, store: Store, mas: float, filters: Sequence[Applied]) -> list[Result]:
+        """The results of one fold at one tube current, from the file that holds them once they are known."""
+        made_from = [SIMULATOR_VERSION, *((one.name, one.version) for one in filters)]
+        digest = sha256(json_text(made_from).encode()).hexdigest()[:12]
+        path = self.work / "results" / f"{fold.split}-{fold.number}-{mas:g}-{digest}.json"
+        if path.is_file():
+            return [result_of(one) for one in read_json(path)["results"]]
+        found = judged(fold, store, mas, filters)
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, json_text({"results": [one.as_json() for one in found]}).encode())
+        return found
+
+    def _compared(self, split: str) -> dict[float, list[Applied]]:
+        """The compared filters by tube current, their settings chosen on validation data of the same kind of bone."""
+        kind = "donors" if split == "donors" else "vertebrae"
+        choice = chosen_filters(
+            self.data.tuning(split),
+            TUBE_CURRENTS_MAS,
+            self.filters,
+            self.work / f"filters-{kind}.json",
+            self.words.say,
+        )
+        self.notes = list(dict.fromkeys((*self.notes, *choice.notes)))
+        return choice.filters
