@@ -112,24 +112,22 @@ def run_command(
 
     require_all()
     from qctrun.train.study.pictures import drawn
-    from qctrun.train.study.publish import INDEX, index_page, published, splits_of
+    from qctrun.train.study.publish import INDEX, file_names, index_page, published
 
     with call.progress("steps of this epoch") as steps:
         study = _study(call, steps, work, microct, schedule, filters, device, threads)
-        study.train()
-    results = study.measure()
-    made = study.made()
-    texts = published(results, made)
-    call.say("drawing")
-    pictures = drawn(study, results)
-    page = index_page(texts, pictures, made, splits_of(results))
-    with Staging(out, (*texts, *pictures, INDEX), overwrite=overwrite) as staging:
-        for name, text in {**texts, INDEX: page}.items():
-            staging.add_text(name, text)
-        for name, picture in pictures.items():
-            staging.add_bytes(name, picture)
-        staging.commit()
-    click.echo(texts["goals.md"])
+        with Staging(out, file_names(study.splits), overwrite=overwrite) as staging:
+            study.train()
+            results = study.measure()
+            texts = published(results, study.made())
+            texts[INDEX] = index_page(study.splits, study.made())
+            for name, text in texts.items():
+                staging.add_text(name, text)
+            call.say("drawing")
+            for name, picture in drawn(study, results).items():
+                staging.add_bytes(name, picture)
+            staging.commit()
+    click.echo(texts["goals.md"], nl=False)
     call.say(f"wrote {out / INDEX}")
 
 

@@ -1,6 +1,6 @@
 """The study's results as files: tables beside the paper's, goals, figures, and a page that leads to them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from qctrun.train.study.goals import goal_rows, goals_markdown
 from qctrun.train.study.goals import judged as goals_judged
@@ -11,15 +11,28 @@ from qctrun.train.study.results import SPLITS, Result
 from qctrun.train.study.tables import Made, csv_text, tidy_dictionary, tidy_rows
 
 INDEX = "README.md"
-_FIGURES = {
-    "error-curves": "Loss of training, validation and test over the epochs (the paper's figure 5)",
-    "histograms": "Distributions of voxels, BMD, TMD and BV/TV in the test of the first fold",
-    "sample-maps": "A slice and its maps: truth, raw and filtered (figure 4)",
-    "tmd-bvtv": "TMD against BV/TV with the hull of each vertebra (figure 6)",
-    "thresholds-positions": "RMSE as a share of raw over the thresholds, the paper's split",
-    "thresholds-vertebrae": "The same, one vertebra left out",
-    "thresholds-donors": "The same, real donors",
+_EVERYWHERE = ("results.csv", "results.json", "goals.md", "goals.csv", "raw-checks.csv")
+_TABLES = {
+    "table-1": "Table 1 (360 mAs)",
+    "table-2": "Table 2 (100 mAs)",
+    "table-3": "Table 3 (truth)",
+    "thresholds": "all thresholds",
+    "other-currents": "tube currents never trained on",
 }
+_PICTURES = {
+    "error-curves.png": "Loss of training, validation and test over the epochs (the paper's figure 5)",
+    "histograms.png": "Distributions of voxels, BMD, TMD and BV/TV in the test of the first fold",
+    "sample-maps.png": "A slice and its maps: truth, raw and filtered (figure 4)",
+    "tmd-bvtv.png": "TMD against BV/TV with the hull of each vertebra (figure 6)",
+}
+
+
+def file_names(splits: Iterable[str]) -> tuple[str, ...]:
+    """The files of a study with these splits, the page that leads to them last."""
+    splits = list(splits)
+    tables = [f"{table}{_end(split)}.md" for split in splits for table in _TABLES]
+    pictures = [*_PICTURES, *(f"thresholds-{split}.png" for split in splits)]
+    return (*_EVERYWHERE, *tables, *pictures, INDEX)
 
 
 def published(results: Sequence[Result], made: Made) -> dict[str, str]:
@@ -33,7 +46,7 @@ def published(results: Sequence[Result], made: Made) -> dict[str, str]:
         "raw-checks.csv": csv_text(check_rows(checks)),
     }
     for split in splits_of(results):
-        end = "" if split == "positions" else f"-{split}"
+        end = _end(split)
         texts[f"table-1{end}.md"] = paper_table(results, 360.0, made, split)
         texts[f"table-2{end}.md"] = paper_table(results, 100.0, made, split)
         texts[f"table-3{end}.md"] = truth_table(results, made, split)
@@ -42,28 +55,21 @@ def published(results: Sequence[Result], made: Made) -> dict[str, str]:
     return texts
 
 
-def index_page(texts: Mapping[str, str], pictures: Iterable[str], made: Made, splits: Iterable[str]) -> str:
+def index_page(splits: Sequence[str], made: Made) -> str:
     """The page that leads to everything."""
     lines = ["# Results of the in-silico study\n", made.markdown()]
     lines.append(
         "All scans are simulated; decision 6 says how, and which numbers were fitted. Not for diagnosis.\n"
     )
     for split in splits:
-        end = "" if split == "positions" else f"-{split}"
-        tables = {
-            "Table 1 (360 mAs)": "table-1",
-            "Table 2 (100 mAs)": "table-2",
-            "Table 3 (truth)": "table-3",
-        }
-        tables |= {"all thresholds": "thresholds", "tube currents never trained on": "other-currents"}
-        links = ", ".join(
-            f"[{words}]({name}{end}.md)" for words, name in tables.items() if f"{name}{end}.md" in texts
-        )
+        links = ", ".join(f"[{words}]({name}{_end(split)}.md)" for name, words in _TABLES.items())
         lines.append(f"- **{split}** ({SPLITS[split]}): {links}")
     lines.append("- [What the tables must show](goals.md), [raw scans against the paper](raw-checks.csv)")
     lines.append("- Everything as one table: [results.csv](results.csv), [its columns](results.json)\n")
-    for picture in pictures:
-        words = _FIGURES[picture.removesuffix(".png")]
+    shares = {
+        f"thresholds-{split}.png": f"RMSE as a share of raw over the thresholds, {split}" for split in splits
+    }
+    for picture, words in {**_PICTURES, **shares}.items():
         lines.append(f"![{words}]({picture})\n*{words}.*\n")
     return "\n".join(lines)
 
@@ -72,3 +78,8 @@ def splits_of(results: Iterable[Result]) -> list[str]:
     """The splits that have results, in the order of `SPLITS`."""
     there = {one.split for one in results}
     return [split for split in SPLITS if split in there]
+
+
+def _end(split: str) -> str:
+    """What the names of a split's tables end in; the paper's has no addition."""
+    return "" if split == "positions" else f"-{split}"

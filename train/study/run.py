@@ -81,10 +81,15 @@ class Study:
         return Store(self.work / "readings")
 
     @property
+    def splits(self) -> list[str]:
+        """The splits of the schedule; donors where there are some."""
+        there = [split for split in SPLITS if split != "donors" or self.data.has_donors]
+        return [split for split in there if self.schedule.folds.get(split)]
+
+    @property
     def folds(self) -> list[tuple[str, int]]:
-        """All (split, fold) of the schedule; donors where there are some."""
-        splits = [split for split in SPLITS if split != "donors" or self.data.has_donors]
-        return [(split, fold + 1) for split in splits for fold in range(self.schedule.folds.get(split, 0))]
+        """All (split, fold) of the schedule."""
+        return [(split, fold + 1) for split in self.splits for fold in range(self.schedule.folds[split])]
 
     def runs(self, split: str, fold: int) -> dict[str, Run]:
         """The trainings of a fold by the filter's name; NNBMD in the paper's split only."""
