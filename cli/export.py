@@ -15,15 +15,13 @@ from qctrun.cli.options import PathType, verb
     "-o",
     "--out",
     type=PathType(),
-    default="nnsp.onnx",
-    show_default=True,
     metavar="FILE",
-    help="The model to write.",
+    help="The model to write; default: nnsp.onnx or nnbmd.onnx, by the loss of the run.",
 )
-@click.option("--name", default="nnsp", show_default=True, help="The model's name on its card.")
+@click.option("--name", help="The model's name on its card; default: nnsp or nnbmd.")
 @click.option("--version", "release", default="1", show_default=True, help="The model's version on its card.")
 @click.option("--overwrite", is_flag=True, help="Replace a model that is already there.")
-def command(call: Call, run: Path, out: Path, name: str, release: str, overwrite: bool) -> None:
+def command(call: Call, run: Path, out: Path | None, name: str | None, release: str, overwrite: bool) -> None:
     """Write the network of a training RUN as ONNX, for `qctrun filter --model`.
 
     The file holds its card (training, donors, scores) and any volume size fits in. It is compared with torch
@@ -32,8 +30,10 @@ def command(call: Call, run: Path, out: Path, name: str, release: str, overwrite
     from qctrun.train.needs import require_torch
 
     require_torch()
-    from qctrun.export import export_run
+    from qctrun.export import export_run, loss_of_run
 
-    difference = export_run(run, out, name=name, version=release, overwrite=overwrite)
+    loss = loss_of_run(run)
+    out = out or Path(f"{loss}.onnx")
+    difference = export_run(run, out, name=name or loss, version=release, overwrite=overwrite)
     call.say(f"torch and onnxruntime agree to {difference:.1e}")
     call.say(f"wrote {out}; next: qctrun filter scan/ --model {shlex.quote(str(out))} --out")

@@ -71,10 +71,11 @@ def check_raw_command(call: Call, as_json: bool) -> None:
 )
 @click.option(
     "--schedule",
-    type=click.Choice(["full", "short"]),
+    type=click.Choice(["full", "paper", "short"]),
     default="full",
     show_default=True,
-    help="full: five folds, for a GPU; short: a small part of it, for two CPU cores and about two hours.",
+    help="full: five folds, for a GPU; paper: the same with the paper's own recipes; short: a small part of it, "
+    "for two CPU cores and about two hours.",
 )
 @click.option(
     "--filters",
@@ -108,18 +109,22 @@ def run_command(
       *.png              figures
     """
     from qctrun.runtime.writing import Staging
-    from qctrun.train.study.needs import require_all
+    from qctrun.train.insilico.picture import require_matplotlib
+    from qctrun.train.needs import require_torch
 
-    require_all()
+    require_torch()
+    require_matplotlib()
+    from qctrun.train.study.check_raw import check_raw
     from qctrun.train.study.pictures import drawn
     from qctrun.train.study.publish import INDEX, file_names, index_page, published
+    from qctrun.train.study.run import READINGS
 
     with call.progress("steps of this epoch") as steps:
         study = _study(call, steps, work, microct, schedule, filters, device, threads)
         with Staging(out, file_names(study.splits), overwrite=overwrite) as staging:
             study.train()
             results = study.measure()
-            texts = published(results, study.made())
+            texts = published(results, check_raw(work / READINGS), study.made())
             texts[INDEX] = index_page(study.splits, study.made())
             for name, text in texts.items():
                 staging.add_text(name, text)

@@ -6,11 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from qctrun.cli.call import Call
 from qctrun.cli.epochs import epoch_words
 from qctrun.cli.options import PathType, computing_options, verb
 
+_FOLDS = 5
+_UNSEEN = {
+    "positions": "positions never seen in training, in vertebrae that were",
+    "vertebrae": "a vertebra never seen in training",
+}
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -34,12 +40,32 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     "nnsp-short or nnbmd-short (for two CPU cores), or a TOML file of your own.",
 )
 @click.option("--show-recipe", is_flag=True, help="Print the recipe's file, a start for one's own, and end.")
-@click.option("-o", "--out", type=PathType(), metavar="DIR", help="Folder of the run; default: runs/RECIPE.")
+@click.option(
+    "-o",
+    "--out",
+    type=PathType(),
+    metavar="DIR",
+    help="Folder of the run; default: runs/RECIPE, and runs/RECIPE-SPLIT for folds.",
+)
+@click.option(
+    "--split",
+    type=click.Choice(["positions", "vertebrae", "donors"]),
+    default="donors",
+    show_default=True,
+    help="What the test never saw: other positions in the study's five vertebrae (the paper's way), one of "
+    "these vertebrae, or other donors.",
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(1, _FOLDS),
+    metavar="N",
+    help="Trains folds 1 to N of positions or vertebrae, each in DIR/fold-K; default: all five.",
+)
 @click.option(
     "--microct",
     type=PathType(),
     metavar="DIR",
-    help="Public L1 micro-CT cubes to train on beside random-field bone.",
+    help="Public L1 micro-CT cubes to train on beside random-field bone (--split donors).",
 )
 @click.option(
     "--fields",
@@ -47,7 +73,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     callback=_counts,
     show_default=True,
     metavar="N,N,N",
-    help="Random-field vertebrae for training, validation and test.",
+    help="Random-field vertebrae for training, validation and test (--split donors).",
 )
 @click.option(
     "--epochs", type=click.IntRange(1), metavar="N", help="Ends after this many; default: the recipe's."
@@ -69,6 +95,8 @@ def command(
     recipe: str,
     show_recipe: bool,
     out: Path | None,
+    split: str,
+    folds: int | None,
     microct: Path | None,
     fields: tuple[int, int, int],
     device: str,
@@ -84,8 +112,9 @@ def command(
     Written into the folder of --out:
       checkpoint.pt   the network, to go on with or for `qctrun export`
       log.csv         one line an epoch
-      training.json   recipe, donors, seconds, machine, and scores on donors never seen
+      training.json   recipe, donors, seconds, machine, and scores on what was never seen
     """
+    _require_one_split(split, folds, microct)
     from qctrun.train.recipe import load_recipe, recipe_text
 
     found = load_recipe(recipe)
@@ -93,21 +122,47 @@ def command(
         click.echo(recipe_text(recipe), nl=False)
         return
     found = replace(found, **{name: value for name, value in changes.items() if value is not None})
-    out = out or Path("runs") / found.name
-    _train(call, found, out, {"microct": microct, "fields": fields}, {"device": device, "threads": threads})
-    call.say(f"wrote {out}; next: qctrun export {shlex.quote(str(out))}")
+    machine = {"device": device, "threads": threads}
+    if split == "donors":
+        out = out or Path("runs") / found.name
+        _train(call, found, out, {"microct": microct, "fields": fields}, machine)
+    else:
+        out = out or Path("runs") / f"{found.name}-{split}"
+        _train_folds(call, found, out, split, folds or _FOLDS, machine)
+    run = out if split == "donors" else out / "fold-1"
+    call.say(f"wrote {out}; next: qctrun export {shlex.quote(str(run))}")
 
 
-def _train(call: Call, recipe: Any, out: Path, data: dict[str, Any], machine: dict[str, Any]) -> None:
+def _require_one_split(split: str, folds: int | None, microct: Path | None) -> None:
+    """Refuse options that mean nothing for this way to split."""
+    from qctrun.runtime.errors import UsageError
+
+    typed = click.get_current_context().get_parameter_source("fields") is not ParameterSource.DEFAULT
+    if split == "donors" and folds is not None:
+        mend = "name one of them, or leave --folds away"
+        raise UsageError("--folds", wanted="--split positions or vertebrae", got="--split donors", mend=mend)
+    for option, is_there in (("--microct", microct is not None), ("--fields", typed)):
+        if split != "donors" and is_there:
+            got = f"--split {split}, which is of the study's five vertebrae"
+            raise UsageError(option, wanted="--split donors", got=got, mend=f"leave {option} away")
+
+
+def _prepare(call: Call, device: str) -> None:
+    """What has to hold before minutes of simulation; of a team only the first speaks."""
     from qctrun.train.needs import require_torch
 
     require_torch()
-    from qctrun.train.evaluate import as_text
-    from qctrun.train.run import run, simulated
     from qctrun.train.team import chosen_device, leads
 
     call.quiet = call.quiet or not leads()
-    chosen_device(machine["device"])  # refuses before minutes of simulation
+    chosen_device(device)
+
+
+def _train(call: Call, recipe: Any, out: Path, data: dict[str, Any], machine: dict[str, Any]) -> None:
+    _prepare(call, machine["device"])
+    from qctrun.train.evaluate import as_text
+    from qctrun.train.run import run, simulated
+
     with call.progress("simulating scans") as progress:
         split = simulated(recipe, out, **data, progress=progress)
     with call.progress("steps of this epoch") as progress:
@@ -121,3 +176,27 @@ def _train(call: Call, recipe: Any, out: Path, data: dict[str, Any], machine: di
         )
     for kind, rows in trained.scores.items():
         click.echo(f"{kind} never seen in training, threshold 225 mg/cm3, spheres of 4.3 mm\n{as_text(rows)}")
+
+
+def _train_folds(call: Call, recipe: Any, out: Path, split: str, folds: int, machine: dict[str, Any]) -> None:
+    _prepare(call, machine["device"])
+    from qctrun.train.evaluate import as_text
+    from qctrun.train.study.fold_runs import shares_text, train_folds
+
+    with call.progress("steps of this epoch") as progress:
+        found = train_folds(
+            recipe,
+            out,
+            split,
+            folds,
+            **machine,
+            say=call.say,
+            report=lambda line: call.say(epoch_words(line)),
+            progress=progress,
+        )
+    for number, rows in enumerate(found, 1):
+        click.echo(
+            f"fold {number}: {_UNSEEN[split]}, threshold 225 mg/cm3, spheres of 4.3 mm\n{as_text(rows)}"
+        )
+    if found:
+        click.echo(f"RMSE in percent of raw, mean +- half range, folds: {folds}\n{shares_text(found)}")

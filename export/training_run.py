@@ -7,9 +7,10 @@ from qctrun.export.to_onnx import exported
 from qctrun.runtime.errors import InputError, UsageError
 from qctrun.runtime.filtering import ModelCard
 from qctrun.runtime.writing import Staging
-from qctrun.train.checkpoint import CHECKPOINT, trained_network
+from qctrun.train.checkpoint import CHECKPOINT, load_checkpoint, trained_network
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM
 from qctrun.train.network import HALO, NNSP
+from qctrun.train.recipe import LOSS_WEIGHTS
 from qctrun.train.run import NOTES, read_notes
 
 
@@ -47,6 +48,18 @@ def export_run(run: Path, path: Path, *, name: str, version: str, overwrite: boo
         staging.add_text(for_people, _for_people(name, version, notes, model.difference))
         staging.commit()
     return model.difference
+
+
+def loss_of_run(run: Path) -> str:
+    """The loss that a run's network was trained with, "nnsp" or "nnbmd": what its model is called by default.
+
+    Raises
+    ------
+    InputError
+        When there is no checkpoint of a training.
+    """
+    recipe, _ = load_checkpoint(run / CHECKPOINT)
+    return recipe.loss
 
 
 def _finished(run: Path) -> tuple[NNSP, dict[str, Any]]:
@@ -96,9 +109,10 @@ def _for_people(name: str, version: str, notes: dict[str, Any], difference: floa
         f"of {_counted(pairs, 'pair')}, {_counted(round(notes['seconds'] / 60), 'minute')}, "
         f"best epoch {notes['best_epoch']}; "
         f"{notes['machine']}, torch {notes['torch']}.",
+        f"- **How**: {_how(recipe)}; {notes['seconds_per_epoch']:g} s an epoch.",
         f"- **Exported** within {difference:.1e} of torch (relative, largest of five sizes).",
         "",
-        "## Scores on donors never seen in training",
+        f"## Scores on {_unseen(notes['donors'])}",
         "",
         "Threshold 225 mg/cm3, fuzzy step, spheres of 4.3 mm. `BMD line` is a straight line from the raw",
         "scan's BMD, fitted to the training donors: it sees no structure, and a filter that does not beat it",
@@ -109,6 +123,23 @@ def _for_people(name: str, version: str, notes: dict[str, Any], difference: floa
     for kind, rows in notes["scores"].items():
         lines += ["", f"### {kind}", "", *_table(rows), "", *_plainly(rows)]
     return "\n".join(lines) + "\n"
+
+
+def _how(recipe: dict[str, Any]) -> str:
+    weights = recipe["weights"] or LOSS_WEIGHTS[recipe["loss"]]
+    mixture = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
+    kept = f"averaged with decay {recipe['averaging']:g}" if recipe["averaging"] else "not averaged"
+    return (
+        f"recipe {recipe['name']}: loss {recipe['loss']} ({mixture}), rate {recipe['learning_rate']:.2g} "
+        f"({recipe['rate']}), weights {kept}, trained in {recipe['precision']}"
+    )
+
+
+def _unseen(donors: dict[str, list[str]]) -> str:
+    """A split by position tests on other places in the bones that it has trained on."""
+    if set(donors["test"]) & set(donors["train"]):
+        return "positions never seen in training, in donors that were"
+    return "donors never seen in training"
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
@@ -137,7 +168,7 @@ def _plainly(rows: list[dict[str, Any]]) -> list[str]:
         places = [
             f"{quantity} at {mas:g} mAs"
             for mas, quantity, name in errors
-            if name == "NNSP" and errors[mas, quantity, "NNSP"] >= errors[mas, quantity, other]
+            if name not in ("raw", "BMD line") and errors[mas, quantity, name] >= errors[mas, quantity, other]
         ]
         said.append(f"- The network {words} in: {', '.join(places) if places else 'no row'}.")
     return said

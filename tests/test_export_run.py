@@ -20,6 +20,7 @@ from qctrun.train.checkpoint import load_checkpoint, trained_network  # noqa: E4
 from qctrun.train.run import read_notes, run, simulated  # noqa: E402
 
 SPACING_MM = (0.34, 0.172, 0.172)
+KIND = "random-field vertebrae"
 RECIPE = tiny_training.recipe(epochs=2, truths_per_step=1)
 
 
@@ -107,6 +108,45 @@ def test_card_for_people(finished, exported):
     assert "does not beat the BMD line in" in words
     assert "research" in words
     assert "2 epochs of 3 steps of 2 pairs, " in words
+
+
+def test_card_says_how_it_was_trained(finished, exported):
+    words = exported[0].with_suffix(".md").read_text()
+    mixture = "nnsp (TMD 0.64, BVTV 0.32, BMD 0.04)"
+    assert f"- **How**: recipe nnsp: loss {mixture}, rate 0.003 (halved), weights not averaged, " in words
+    seconds = read_notes(finished[0])["seconds_per_epoch"]
+    assert f"trained in fp32; {seconds:g} s an epoch." in words
+    assert "## Scores on donors never seen in training" in words
+
+
+def test_card_of_another_recipe(finished):
+    """The other loss with weights of one's own, averaged, in bf16; a row of scores keeps the network's name."""
+    notes = read_notes(finished[0])
+    other = {
+        "name": "mine",
+        "loss": "nnbmd",
+        "weights": {"voxel": 1.0},
+        "averaging": 0.99,
+        "precision": "bf16",
+    }
+    rows = [{**row, "filter": row["filter"].replace("NNSP", "NNBMD")} for row in notes["scores"][KIND]]
+    notes |= {"recipe": {**notes["recipe"], **other}, "scores": {KIND: rows}}
+    words = training_run._for_people("tiny", "7", notes, 1e-8)
+    assert "recipe mine: loss nnbmd (voxel 1), " in words
+    assert "weights averaged with decay 0.99, trained in bf16; " in words
+    assert "| 100 | TMD | NNBMD |" in words
+    assert "TMD at 100 mAs" in next(
+        line for line in words.splitlines() if "does not beat the BMD line" in line
+    )
+
+
+def test_card_of_a_split_by_position(finished):
+    """The donors of the test were trained on too, at other places; the card must not call them unseen."""
+    notes = read_notes(finished[0])
+    notes |= {"donors": {part: ["vertebra-1", "vertebra-2"] for part in notes["donors"]}}
+    words = training_run._for_people("tiny", "7", notes, 1e-8)
+    assert "## Scores on positions never seen in training, in donors that were" in words
+    assert "donors never seen" not in words
 
 
 def test_card_counts_one_epoch(finished):
@@ -218,6 +258,19 @@ def test_model_named_like_its_card_is_refused(finished, tmp_path):
     with pytest.raises(UsageError, match=r"nnsp\.onnx"):
         export_run(finished[0], tmp_path / "m.md", name="m", version="1")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("loss", ["nnsp", "nnbmd"])
+def test_model_is_called_like_the_loss_of_its_run(finished, fresh, qctrun, loss):
+    """`qctrun export runs/nnbmd` never writes over a structure-preserving nnsp.onnx."""
+    shutil.copytree(finished[0], fresh / "run")
+    saved = torch.load(fresh / "run" / "checkpoint.pt", weights_only=True)
+    torch.save({**saved, "recipe": {**saved["recipe"], "loss": loss}}, fresh / "run" / "checkpoint.pt")
+    said = qctrun("export", "run")
+    assert said.code == 0, said.err
+    assert {path.name for path in fresh.iterdir()} == {"run", f"{loss}.onnx", f"{loss}.md"}
+    assert load_model(fresh / f"{loss}.onnx").card.name == loss
+    assert f"--model {loss}.onnx" in said.err
 
 
 def test_export_by_the_program(finished, exported, tmp_path, qctrun):

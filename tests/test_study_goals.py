@@ -8,7 +8,8 @@ from study_results import TRUTH, moved, paper_results, result
 
 from qctrun.runtime.measuring.metrics import AccuracyError
 from qctrun.runtime.measuring.reference import paper_value
-from qctrun.train.study.goals import THRESHOLDS_MG_CM3, Judged, goal_rows, goals, goals_markdown, judged
+from qctrun.train.study.goals import Judged, goal_rows, goals, goals_markdown, judged
+from qctrun.train.study.measure import THRESHOLDS_MG_CM3
 from qctrun.train.study.raw_checks import Check, check_rows, checks_text, raw_checks
 from qctrun.train.study.results import Result
 from qctrun.train.study.tables import Made
@@ -247,9 +248,9 @@ def test_tube_currents_never_trained_on_must_improve() -> None:
 
 @pytest.mark.parametrize(("donors", "verdict"), [(25.0, "met"), (25.1, "not met")])
 def test_donors_may_be_a_quarter_worse(donors: float, verdict: str) -> None:
-    name = "TMD and BV/TV RMSE, % of raw: unseen donors, % of simulated bone"
+    name = "TMD and BV/TV RMSE, % of raw: unseen donors, % of unseen simulated vertebrae, same network"
     places = [(quantity, mas) for quantity in ("TMD", "BV/TV") for mas in (100.0, 360.0)]
-    simulated = [one for at in places for one in pair(*at, 20.0)]
+    simulated = [one for at in places for one in pair(*at, 20.0, split="simulated")]
     real = [
         one for at in places for one in pair(*at, donors if at == ("BV/TV", 100.0) else 20.0, split="donors")
     ]

@@ -227,7 +227,7 @@ def test_every_file_says_how_it_was_made() -> None:
         untrained_table(results, MADE),
     ]
     for text in texts:
-        assert "Made on a laptop; recipe nnsp-short; 3 folds; 62 s." in text
+        assert "Made on a laptop; recipe nnsp-short; 3 folds of positions; 62 s of training." in text
         assert "**Note: reduced schedule: 3 of 5 folds**" in text
 
 
@@ -270,3 +270,16 @@ def test_tube_currents_never_trained_on() -> None:
     text = untrained_table(results, MADE)
     assert "| NNSP | n/a | 30.00 | 15.0 | 40.00 | n/a |" in text
     assert text.split("## 200 mAs")[1].strip() == "Not measured."
+
+
+def test_a_table_says_how_many_folds_its_own_split_has() -> None:
+    results = folds(20.0, 30.0) + folds(40.0, split="donors")
+    assert "over the test sets of 2 folds, the paper's" in paper_table(results, 100.0, MADE)
+    assert "over the test sets of 1 fold, real" in paper_table(results, 100.0, MADE, "donors")
+
+
+def test_rows_stand_in_one_order_with_the_bmd_line_last() -> None:
+    names = ["BMD line", "NNSP", "TV", "raw", "Wiener", "Gaussian"]
+    results = [result(name, 100.0, "TMD", rmse=50.0) for name in names]
+    wanted = ["raw", "Gaussian", "TV", "Wiener", "NNSP", "BMD line"]
+    assert [at.filter for at in by_place(results)] == wanted

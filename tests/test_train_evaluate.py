@@ -7,7 +7,7 @@ import oracles
 
 torch = pytest.importorskip("torch")
 
-from qctrun.train.evaluate import as_rows, as_text, bmd_line, measured, scores  # noqa: E402
+from qctrun.train.evaluate import as_rows, as_text, bmd_line, from_rows, measured, scores  # noqa: E402
 from qctrun.train.losses import PatchSphere  # noqa: E402
 from qctrun.train.network import NNSP  # noqa: E402
 from qctrun.train.patches import Patches, Scanned  # noqa: E402
@@ -20,7 +20,9 @@ MAS = {100.0: [0, 1, 2], 360.0: [3, 4, 5]}
 def constant(truth, scans):
     """One patch of a phantom of constant density, scanned at 100 (three times) and at 360 mAs (likewise)."""
     values = np.asarray(scans, np.float32)[:, None, None, None]
-    return Scanned("p", f"d{truth}", np.full(SIZE, truth, np.float32), np.broadcast_to(values, (6, *SIZE)))
+    return Scanned(
+        "p", f"d{truth}", np.full(SIZE, truth, np.float32), np.broadcast_to(values, (6, *SIZE)).copy()
+    )
 
 
 def patches(pairs):
@@ -162,6 +164,8 @@ def test_table_for_people_and_for_files(rows):
     values = as_rows(list(rows.values()))
     assert values[0]["rmse"] == 21.6
     assert values[0]["share_of_raw"] == 100
+    assert None in [row["r2_beyond_bmd"] for row in values]
+    assert as_rows(from_rows(values)) == values
     assert set(values[0]) == {
         "mas",
         "quantity",

@@ -75,6 +75,58 @@ def test_batch_stacks_what_cut_gives():
             np.testing.assert_array_equal(got[row, 0].numpy(), want)
 
 
+def test_nothing_is_copied_on_the_cpu():
+    """A patch is a view into the phantom's own array, before `to` and after."""
+    patches = tiny_training.patches(0)
+    phantom = patches.phantoms[0]
+    for same in (patches, patches.to("cpu")):
+        scan, truth = same.cut(5, 2)
+        assert np.shares_memory(scan.numpy(), phantom.scans[2])
+        assert np.shares_memory(truth.numpy(), phantom.truth)
+
+
+def test_patches_are_copied_to_a_device_once():
+    """Parts of a fold share their phantoms; a phantom that none of the patches lies in stays where it is."""
+    first = tiny_training.patches(0, 1, 2)
+    second = Patches(first.phantoms, first.positions[8:16])
+    there = second.to("meta")  # a device that every machine has
+    copy = first.phantoms[1].on("meta")
+    assert not any("meta" in first.phantoms[which]._tensors for which in (0, 2))
+    assert [part.device.type for part in there.batch([(0, 0), (7, 8)])] == ["meta", "meta"]
+    assert [tuple(part.shape) for part in there.batch([(0, 0)])] == [(1, 1, 21, 41, 41), (1, 1, 13, 25, 25)]
+    assert all(got is was for got, was in zip(first.to("meta").phantoms[1].on("meta"), copy, strict=True))
+    assert second.batch([(0, 0)])[0].device.type == "cpu"
+    assert (there.phantoms, there.positions) == (second.phantoms, second.positions)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+def test_batches_cut_on_a_gpu_are_those_of_the_cpu():
+    patches = tiny_training.patches(0, 1)
+    pairs = patches.random_pairs(4, 3, np.random.default_rng(0))
+    for got, want in zip(patches.to("cuda:0").batch(pairs), patches.batch(pairs), strict=True):
+        assert got.device.type == "cuda"
+        assert torch.equal(got.cpu(), want)
+
+
+def test_draws_are_those_of_the_rule_written_out():
+    """A donor first, then one of its patches, then its scans in a random order: from one stream of numbers."""
+    patches = Patches.over([blank("a"), blank("b", (21, 41, 41)), blank("a", (21, 41, 73))])
+    of_donor = {"a": [*range(8), *range(9, 12)], "b": [8]}
+    for seed in range(5):
+        rng, again = np.random.default_rng(seed), np.random.default_rng(seed)
+        for _ in range(3):
+            donors = rng.choice(2, 6)
+            drawn = [int(rng.choice(of_donor["ab"[donor]])) for donor in donors]
+            wanted = [(index, int(scan)) for index in drawn for scan in rng.permutation(9)[:4]]
+            assert patches.random_pairs(6, 4, again) == wanted
+
+
+def test_donors_of_patches_are_of_those_in_use():
+    patches = Patches.over([blank("a"), blank("b"), blank("c")])
+    assert patches.donors == {"a", "b", "c"}
+    assert Patches(patches.phantoms, patches.positions[:16]).donors == {"a", "b"}
+
+
 def test_pairs_never_repeat_a_scan_of_a_patch():
     patches = Patches.over([blank("a"), blank("b")])
     for seed in range(20):

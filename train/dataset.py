@@ -69,7 +69,7 @@ class Split:
     def describe(self) -> dict[str, list[str]]:
         """Donors of each part, for logs and cards."""
         parts = zip(PARTS, (self.train, self.validation, self.test), strict=True)
-        return {part: sorted({phantom.donor for phantom in patches.phantoms}) for part, patches in parts}
+        return {part: sorted(patches.donors) for part, patches in parts}
 
 
 def planned(microct: Path | None, fields: tuple[int, int, int] = (6, 1, 2)) -> Plan:

@@ -67,8 +67,10 @@ def scores(
     scans_by_mas: Mapping[float, Sequence[int]],
     spacing_mm: tuple[float, float, float],
     threshold_mg_cm3: float = 225.0,
+    *,
+    name: str = "NNSP",
 ) -> list[Score]:
-    """Score raw scans, the network and the BMD line on patches that none of them has seen.
+    """Score raw scans, the network (as `name`) and the BMD line on patches that none of them has seen.
 
     The BMD line predicts each parameter from the raw scan's BMD by a straight line fitted to the training
     patches at the same tube current: what a filter must beat to have seen structure (method section 11).
@@ -77,12 +79,12 @@ def scores(
     rows = []
     for mas, scans in scans_by_mas.items():
         raw, truth = _joined([measured(test, scan, None, sphere) for scan in scans])
-        nnsp, _ = _joined([measured(test, scan, network, sphere) for scan in scans])
+        filtered, _ = _joined([measured(test, scan, network, sphere) for scan in scans])
         line = bmd_line(*_joined([measured(train, scan, None, sphere) for scan in scans]), raw)
         rows += [
-            _score(mas, quantity, name, table, raw, truth)
+            _score(mas, quantity, whose, table, raw, truth)
             for quantity in QUANTITIES
-            for name, table in (("raw", raw), ("NNSP", nnsp), ("BMD line", line))
+            for whose, table in (("raw", raw), (name, filtered), ("BMD line", line))
         ]
     return rows
 
@@ -110,10 +112,19 @@ def as_rows(rows: Sequence[Score]) -> list[dict[str, Any]]:
     return [{name: _rounded(value) for name, value in asdict(row).items()} for row in rows]
 
 
+def from_rows(rows: Sequence[dict[str, Any]]) -> list[Score]:
+    """The scores from what `as_rows` gave."""
+    return [Score(**{name: _known(value) for name, value in row.items()}) for row in rows]
+
+
 def _rounded(value: float | str) -> float | str | None:
     if isinstance(value, str):
         return value
     return round(value, 2) if np.isfinite(value) else None
+
+
+def _known(value: Any) -> Any:
+    return float("nan") if value is None else value
 
 
 def _columns(patches: torch.Tensor, sphere: PatchSphere) -> npt.NDArray[np.float64]:

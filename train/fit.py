@@ -91,6 +91,7 @@ def fit(
     watched = {"validation_loss": validation} | ({"watch_loss": watch} if watch is not None else {})
     data = data or {}
     team = gathered(device)
+    train = train.to(team.device)
     out.mkdir(parents=True, exist_ok=True)
     run = _started(recipe, checkpoint_of(out / CHECKPOINT, recipe, data), train, team)
     state = run.state
@@ -110,14 +111,13 @@ def validation_loss(
     network: NNSP, loss: Loss, patches: Patches, scans: Sequence[int], *, team: Team | None = None
 ) -> float:
     """Mean loss over all patches of a set with each of these scans, fp32; each process of a team sees its share."""
-    device = _place(network)
-    pairs = list(patches.pairs(scans))
+    patches, pairs = patches.to(_place(network)), list(patches.pairs(scans))
     mine = team.share(pairs) if team else pairs
     total = 0.0
-    with torch.inference_mode(), _tf32(allowed=False):
+    with torch.inference_mode(), tf32(allowed=False):
         for first in range(0, len(mine), VALIDATION_BATCH):
             chunk = mine[first : first + VALIDATION_BATCH]
-            scan, truth = _moved(patches.batch(chunk), device)
+            scan, truth = patches.batch(chunk)
             total += float(loss(network(scan), truth)) * len(chunk)
     return (team.total(total) if team else total) / len(pairs)
 
@@ -139,17 +139,17 @@ def _started(recipe: Recipe, saved: dict[str, Any] | None, train: Patches, team:
         raise InputError("truths_per_step", wanted=wanted, got=str(recipe.truths_per_step))
     state = started(recipe, saved, team.device)
     loss = loss_of(recipe, team.device)
-    loss.scales = state.scales = state.scales or _unfiltered_scales(recipe, loss, train, team.device)
+    loss.scales = state.scales = state.scales or _unfiltered_scales(recipe, loss, train)
     return _Run(recipe, team, state, loss, team.joined(state.network))
 
 
-def _unfiltered_scales(recipe: Recipe, loss: Loss, train: Patches, device: str) -> dict[str, float]:
+def _unfiltered_scales(recipe: Recipe, loss: Loss, train: Patches) -> dict[str, float]:
     rng = np.random.default_rng((recipe.seed, 0))
     batches = (
-        _moved(train.batch(train.random_pairs(recipe.truths_per_step, recipe.scans_per_truth, rng)), device)
+        train.batch(train.random_pairs(recipe.truths_per_step, recipe.scans_per_truth, rng))
         for _ in range(SCALE_BATCHES)
     )
-    with torch.inference_mode(), _tf32(allowed=False):
+    with torch.inference_mode(), tf32(allowed=False):
         return scales_of([loss.terms(crop_halo(scan), truth) for scan, truth in batches])
 
 
@@ -178,7 +178,7 @@ def _trained(run: _Run, train: Patches, progress: Progress | None) -> float:
     for done in range(recipe.steps_per_epoch):
         pairs = train.random_pairs(recipe.truths_per_step, recipe.scans_per_truth, rng)
         symmetries = drawn(len(pairs), generator)
-        batch = _moved(train.batch(run.team.share(pairs)), run.team.device)
+        batch = train.batch(run.team.share(pairs))
         total += _step(run, turned_alike(batch, run.team.share(symmetries)), done_before + done)
         if progress:
             progress(done + 1, recipe.steps_per_epoch)
@@ -191,12 +191,12 @@ def _step(run: _Run, batch: tuple[Tensor, ...], steps_before: int) -> float:
     half = torch.autocast(scan.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
     if recipe.rate == "cosine":
         state.optimizer.param_groups[0]["lr"] = rate_at(recipe, steps_before)
-    with _tf32(allowed=faster), half:
+    with tf32(allowed=faster), half:
         output = run.network(scan.contiguous(memory_format=torch.channels_last_3d))
-    with _tf32(allowed=False):
+    with tf32(allowed=False):
         value = run.loss(output.float(), truth)
     state.optimizer.zero_grad()
-    with _tf32(allowed=faster):
+    with tf32(allowed=faster):
         value.backward()  # type: ignore[no-untyped-call]
     state.optimizer.step()
     state.stepped(recipe, steps_before)
@@ -211,7 +211,7 @@ def _finite(loss: float) -> float:
 
 
 @contextmanager
-def _tf32(*, allowed: bool) -> Iterator[None]:
+def tf32(*, allowed: bool) -> Iterator[None]:
     """Whether CUDA may round factors to ten bits; what was allowed before is allowed again after."""
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
     before = products.allow_tf32, convolutions.allow_tf32
@@ -224,11 +224,6 @@ def _tf32(*, allowed: bool) -> Iterator[None]:
 
 def _place(network: NNSP) -> str:
     return str(next(network.parameters()).device)
-
-
-def _moved(batch: tuple[Tensor, Tensor], device: str) -> tuple[Tensor, Tensor]:
-    scan, truth = batch
-    return scan.to(device), truth.to(device)
 
 
 def _finished(recipe: Recipe, state: State) -> bool:

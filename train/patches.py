@@ -1,9 +1,12 @@
 """Patches: where they lie in a phantom, which of its scans they come from, and who may see them."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,6 +23,16 @@ class Scanned:
     donor: str
     truth: FloatArray
     scans: FloatArray
+    _tensors: dict[str, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def on(self, device: str) -> tuple[Tensor, Tensor]:
+        """Scans and truth as tensors on a device, copied there once; on the CPU they share the arrays' memory."""
+        if device not in self._tensors:
+            scans, truth = (torch.from_numpy(array).to(device) for array in (self.scans, self.truth))
+            self._tensors[device] = scans, truth
+        return self._tensors[device]
 
     def positions(self, raster: tuple[int, int, int] = RASTER) -> list[tuple[int, int, int]]:
         """Corners (z, y, x) of all patches that lie wholly inside."""
@@ -36,7 +49,7 @@ def scanned(
 
 @dataclass(frozen=True)
 class Patches:
-    """An indexed set of patches over scanned phantoms: no copy is made until a batch is cut.
+    """An indexed set of patches over scanned phantoms: only batches are copies.
 
     Attributes
     ----------
@@ -44,10 +57,13 @@ class Patches:
         Where they are cut from.
     positions : sequence of (phantom, (z, y, x))
         Index of the phantom and corner of the patch.
+    device : str
+        Where batches are cut; `to` gives the same patches on another.
     """
 
     phantoms: Sequence[Scanned]
     positions: Sequence[tuple[int, tuple[int, int, int]]]
+    device: str = field(default="cpu", kw_only=True)
 
     @classmethod
     def over(cls, phantoms: Sequence[Scanned], raster: tuple[int, int, int] = RASTER) -> "Patches":
@@ -59,21 +75,32 @@ class Patches:
     def __len__(self) -> int:
         return len(self.positions)
 
-    def cut(self, index: int, scan: int) -> tuple[FloatArray, FloatArray]:
-        """One scan patch (21, 41, 41) and its truth (13, 25, 25)."""
+    @property
+    def donors(self) -> set[str]:
+        """Whose bone the patches show."""
+        return {self.phantoms[which].donor for which in self._used}
+
+    def to(self, device: str) -> Self:
+        """The same patches, cut on a device: their phantoms are copied there now, and once only."""
+        for which in self._used:
+            self.phantoms[which].on(device)
+        return replace(self, device=device)
+
+    def cut(self, index: int, scan: int) -> tuple[Tensor, Tensor]:
+        """One scan patch (21, 41, 41) and its truth (13, 25, 25), views into the whole."""
         which, corner = self.positions[index]
         whole = tuple(slice(c, c + p) for c, p in zip(corner, PATCH, strict=True))
-        phantom = self.phantoms[which]
-        return phantom.scans[scan][whole], phantom.truth[output_box(corner)]
+        scans, truth = self.phantoms[which].on(self.device)
+        return scans[scan][whole], truth[output_box(corner)]
 
     def batch(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Scans (batch, 1, 21, 41, 41) and truths (batch, 1, 13, 25, 25) of (patch, scan) pairs, mg/cm3."""
         scans, truths = zip(*(self.cut(index, scan) for index, scan in pairs), strict=True)
-        return torch.from_numpy(np.stack(scans)[:, None]), torch.from_numpy(np.stack(truths)[:, None])
+        return torch.stack(scans)[:, None], torch.stack(truths)[:, None]
 
     def random_pairs(self, truths: int, scans: int, rng: np.random.Generator) -> list[tuple[int, int]]:
         """`truths` patches, drawn evenly over donors, each with `scans` of its scans, none twice."""
-        by_donor = self._by_donor()
+        by_donor = self._by_donor
         donors = rng.choice(len(by_donor), truths)
         drawn = [int(rng.choice(by_donor[donor])) for donor in donors]
         of = len(self.phantoms[0].scans)
@@ -83,8 +110,14 @@ class Patches:
         """Every patch with each of these scans."""
         return ((index, scan) for index in range(len(self)) for scan in scans)
 
-    def _by_donor(self) -> list[list[int]]:
+    @property
+    def _used(self) -> set[int]:
+        """Phantoms that a patch lies in: a fold leaves some of the study's out."""
+        return {which for which, _ in self.positions}
+
+    @cached_property
+    def _by_donor(self) -> list[npt.NDArray[np.intp]]:
         groups: dict[str, list[int]] = {}
         for index, (which, _) in enumerate(self.positions):
             groups.setdefault(self.phantoms[which].donor, []).append(index)
-        return list(groups.values())
+        return [np.array(group) for group in groups.values()]

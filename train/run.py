@@ -127,7 +127,7 @@ def run(
         return Trained(state, {})
     machine = _machine(next(state.network.parameters()).device)
     state.network.to("cpu")
-    found = _scores(state, split)
+    found = _scores(recipe.loss.upper(), state, split)
     replace_file(out / NOTES, json_text(_notes(recipe, split, state, found, machine)).encode())
     return Trained(state, found)
 
@@ -146,12 +146,14 @@ def read_notes(out: Path) -> dict[str, Any]:
             str(path), wanted="a finished training run", got="no such file", mend="type: qctrun train"
         )
     notes = read_json(path)
-    if missing := sorted({"recipe", "donors", "patches", "epochs", "scores"} - set(notes)):
+    if missing := sorted(
+        {"recipe", "donors", "patches", "epochs", "seconds_per_epoch", "scores"} - set(notes)
+    ):
         raise InputError(str(path), wanted="what a training run writes", got=f"no {', '.join(missing)}")
     return notes
 
 
-def _scores(state: State, split: Split) -> dict[str, list[Score]]:
+def _scores(name: str, state: State, split: Split) -> dict[str, list[Score]]:
     """Real donors and simulated ones apart: they are two different questions."""
     scans = {mas: scans_at(TUBE_CURRENTS_MAS, mas, REPETITIONS) for mas in SCORED_MAS}
     found = {}
@@ -160,7 +162,7 @@ def _scores(state: State, split: Split) -> dict[str, list[Score]]:
         if len(test):
             # The BMD line is fitted to the same kind of bone where there is some.
             fitted_to = train if len(train) else split.train
-            found[kind] = scores(state.network, fitted_to, test, scans, PAPER_SPACING_MM)
+            found[kind] = scores(state.network, fitted_to, test, scans, PAPER_SPACING_MM, name=name)
     return found
 
 

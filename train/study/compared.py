@@ -1,5 +1,6 @@
 """The filters that the network is compared with, their settings chosen on validation data only (decision 9)."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 
 from qctrun.runtime.errors import InputError, RuntimeMissingError
 from qctrun.runtime.json_files import json_text, read_json
-from qctrun.runtime.writing.files import replace_file
+from qctrun.runtime.writing.files import replace_file, writing
 from qctrun.train.insilico.scanner import SIMULATOR_VERSION, Scanner
 from qctrun.train.raster import corners
 from qctrun.train.study import bm4d, filters
@@ -82,7 +83,8 @@ def _chosen(
         raise InputError(
             str(tried.path), wanted=f"a setting of {name} that is tried", got=str(known), mend="remove it"
         )
-    return Applied(name, str(sorted(known.items())), candidate.apply)
+    version = {"setting": known, "tuned_on": [sample.subject.name for sample in samples]}
+    return Applied(name, json.dumps(version, sort_keys=True), candidate.apply)
 
 
 def _candidates(name: str, mas: float, samples: Sequence[Sample]) -> list[Candidate]:
@@ -115,5 +117,6 @@ class _Record:
 
     def keep(self, name: str, mas: float, choice: dict[str, Any]) -> None:
         self._held["filters"].setdefault(name, {})[f"{mas:g}"] = choice
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with writing(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(self.path, json_text(self._held).encode())

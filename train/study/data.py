@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from qctrun.runtime.errors import InputError, UsageError
-from qctrun.train.dataset import PARTS, SIMULATED_BY, Plan, Split, planned, simulate
+from qctrun.train.dataset import FIELD_SIZE, PARTS, SIMULATED_BY, Plan, Split, planned, simulate
 from qctrun.train.folds import FOLDS, Numbers, Parts, by_owner, by_position
 from qctrun.train.insilico.study import STUDY_SIZE, VERTEBRAE, study_phantom
 from qctrun.train.patches import Patches, Scanned, scanned
 from qctrun.train.raster import corners
 from qctrun.train.study.judge import Fold, Sample
-from qctrun.train.study.subjects import Subject, microct_subjects, study_subjects
+from qctrun.train.study.subjects import Subject, field_subjects, microct_subjects, study_subjects
 
 Names = dict[str, list[str]]
 
@@ -81,6 +81,8 @@ class Data:
         """What is judged in a fold, and what the BMD line is fitted to."""
         if split == "donors":
             train, _, test = ([Sample(subject) for subject in part] for part in self._cubes)
+        elif split == "simulated":
+            train, test = ([Sample(subject) for subject in group] for group in (self._fields, self.vertebrae))
         else:
             numbers = parts(split, fold)
             train, test = self._samples(numbers.train), self._samples(numbers.test)
@@ -99,7 +101,8 @@ class Data:
     def forget(self) -> None:
         """Free the memory of what is simulated."""
         self.__dict__.pop("_scanned", None)
-        for subject in (*self.vertebrae, *(one for part in self.__dict__.get("_cubes", ()) for one in part)):
+        cubes = (subject for part in self.__dict__.get("_cubes", ()) for subject in part)
+        for subject in (*self.vertebrae, *cubes, *self.__dict__.get("_fields", ())):
             subject.forget()
 
     @property
@@ -117,6 +120,11 @@ class Data:
     @cached_property
     def _cubes(self) -> list[list[Subject]]:
         return [microct_subjects(paths) for paths in self._donors.cubes]
+
+    @cached_property
+    def _fields(self) -> list[Subject]:
+        """The random-field vertebrae that the donors' network was trained on."""
+        return field_subjects(self._donors.seeds[0], FIELD_SIZE)
 
     def _samples(self, numbers: Numbers) -> list[Sample]:
         each = len(corners(STUDY_SIZE))

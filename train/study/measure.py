@@ -16,6 +16,9 @@ TABLE_THRESHOLD_MG_CM3 = 225.0
 LATTICE = 4
 """Of the voxels every fourth along each axis is looked at: neighbours hardly differ, and all of them are 6 million."""
 
+MEASURED = {"measured": 1, "thresholds": THRESHOLDS_MG_CM3, "lattice": LATTICE}
+"""What readings depend on beside the volume; the number grows when the measuring itself changes."""
+
 Values = npt.NDArray[np.float32]
 Readings = dict[str, Values]
 """`voxel` (voxel) and `BMD` (sphere) in mg/cm3; `TMD` (threshold, sphere) in mg/cm3; `BV/TV` (threshold, sphere), %."""

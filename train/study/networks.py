@@ -1,6 +1,5 @@
 """The study's networks: trained fold by fold, gone on with after a stop, and applied to whole volumes."""
 
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +8,13 @@ import torch
 
 from qctrun.runtime.digests import sha256_of
 from qctrun.runtime.volume import FloatArray, Progress
-from qctrun.train.checkpoint import CHECKPOINT, checkpoint_of, trained_network
+from qctrun.train.checkpoint import CHECKPOINT, checkpoint_of, load_checkpoint, trained_network
 from qctrun.train.dataset import Split
-from qctrun.train.fit import LOG
+from qctrun.train.fit import tf32
 from qctrun.train.network import NNSP
 from qctrun.train.patches import Patches
 from qctrun.train.recipe import Recipe
-from qctrun.train.run import NOTES
+from qctrun.train.run import NOTES, read_notes
 from qctrun.train.run import run as train
 from qctrun.train.study.subjects import Applied, Filter
 
@@ -48,23 +47,23 @@ class Run:
 
 
 def trained(
-    run: Run,
-    work: Path,
+    recipe: Recipe,
+    out: Path,
     names: dict[str, list[str]],
     split: Callable[[], Split],
     *,
     device: str = "auto",
     report: Callable[[dict[str, float]], None] | None = None,
     progress: Progress | None = None,
-) -> Path:
-    """Train one network, or go on with it; the folder of the run, at once when it is finished.
+) -> None:
+    """Train one network, or go on with it; done at once when it is finished.
 
     Parameters
     ----------
-    run : Run
-        What is trained.
-    work : Path
-        The run's folder is made in it.
+    recipe : Recipe
+        Network, loss and schedule.
+    out : Path
+        Folder of the run.
     names : mapping of part to names
         What the data are called; a checkpoint of others is refused.
     split : callable
@@ -77,16 +76,14 @@ def trained(
     InputError, OutputError, DeviceError
         As `run.run`.
     """
-    out = work / run.folder
-    if not (finished(run.recipe, out, names) and (out / NOTES).is_file()):
+    if not finished(recipe, out, names):
         data = split()
         watch = Patches(data.test.phantoms, data.test.positions[::WATCHED])
-        train(run.recipe, out, data, watch=watch, device=device, report=report, progress=progress)
-    return out
+        train(recipe, out, data, watch=watch, device=device, report=report, progress=progress)
 
 
 def finished(recipe: Recipe, out: Path, names: dict[str, list[str]]) -> bool:
-    """Whether a run of this recipe on these data has come to its end.
+    """Whether a run of this recipe on these data has come to its end and has written down its scores.
 
     Raises
     ------
@@ -96,8 +93,11 @@ def finished(recipe: Recipe, out: Path, names: dict[str, list[str]]) -> bool:
     saved = checkpoint_of(out / CHECKPOINT, recipe, names)
     if saved is None:
         return False
-    patient = saved["epoch"] - saved["best_epoch"] < recipe.patience
-    return bool(saved["epoch"] >= recipe.epochs or not patient)
+    late = recipe.minutes is not None and saved["seconds"] > 60 * recipe.minutes
+    impatient = saved["epoch"] - saved["best_epoch"] >= recipe.patience
+    ended = late or impatient or saved["epoch"] >= recipe.epochs
+    # A longer run that is killed before its scores leaves those of the shorter one.
+    return ended and (out / NOTES).is_file() and bool(read_notes(out)["epochs"] == saved["epoch"])
 
 
 def as_filter(name: str, out: Path, device: str = "cpu") -> Applied:
@@ -107,19 +107,17 @@ def as_filter(name: str, out: Path, device: str = "cpu") -> Applied:
 
 
 def log_of(out: Path) -> dict[str, list[float]]:
-    """The columns of a run's log."""
-    with (out / LOG).open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    return {
-        name: [float(line[name]) for line in lines] for name in lines[0] if all(line[name] for line in lines)
-    }
+    """The columns of a run's log, those that every epoch has."""
+    _, saved = load_checkpoint(out / CHECKPOINT)
+    lines = saved["lines"]
+    return {name: [line[name] for line in lines] for name in lines[0] if all(name in line for line in lines)}
 
 
 def _whole(network: NNSP, device: str) -> Filter:
     network = network.to(device)
 
     def apply(volume: FloatArray) -> FloatArray:
-        with torch.inference_mode():
+        with torch.inference_mode(), tf32(allowed=False):
             batch = torch.from_numpy(volume)[None, None].to(device)
             filtered: FloatArray = network(batch, same=True)[0, 0].cpu().numpy()
             return filtered

@@ -19,7 +19,7 @@ STRUCTURE = ("TMD", "BV/TV")
 """The quantities that have a threshold."""
 UNTRAINED_MAS = (50.0, 200.0)
 """Tube currents that no network was trained on."""
-FILTERS = ("raw", "Gaussian", "NLM", "Wiener", "BM4D", "BM4D-PSD", "NNBMD", "NNSP", "BMD line")
+FILTERS = ("raw", "Gaussian", "NLM", "TV", "Wiener", "BM4D", "BM4D-PSD", "NNBMD", "NNSP", "BMD line")
 """Rows of every table, in this order; others follow."""
 SHARE = "rmse_percent_of_raw"
 """RMSE as a percentage of that of the raw scans: ratio of the means over folds, as the paper's own numbers."""

@@ -38,10 +38,10 @@ _COLUMNS = {
 _NUMBERS = {360.0: "Table 1", 100.0: "Table 2"}
 _UNITS = {"voxel": "mg/cm³", "BMD": "mg/cm³", "TMD": "mg/cm³", "BV/TV": "%"}
 _LEGEND = (
-    "Mean ± half range over the folds' test sets, {split}. TMD and BV/TV at 225 mg/cm³ in spheres of 4.3 mm. AE and "
-    "PE by the paper's formulas, `≤` where the noise explains all of the error; PSNR is 20 ln(3 SD(truth)/RMSE), "
-    "which is what the paper prints. Filters that are not in the paper have no row `paper` (n/a). `BMD line` "
-    "predicts from raw BMD alone and sees no structure."
+    "Mean ± half range over the test sets of {folds}, {split}. TMD and BV/TV at 225 mg/cm³ in spheres of 4.3 mm. "
+    "AE and PE by the paper's formulas, `≤` where the noise explains all of the error; PSNR is "
+    "20 ln(3 SD(truth)/RMSE), which is what the paper prints. Filters that are not in the paper have no row `paper` "
+    "(n/a). `BMD line` predicts from raw BMD alone and sees no structure."
 )
 _MIXED = "† Mean of the folds with a value; the others have only an upper bound."
 
@@ -52,7 +52,7 @@ def paper_table(results: Iterable[Result], mas: float, made: Made, split: str = 
     parts = [
         f"# {_NUMBERS.get(mas, 'Table')}: {mas:g} mAs, {split}\n",
         made.markdown(),
-        _LEGEND.format(split=SPLITS[split]) + "\n",
+        _LEGEND.format(folds=_counted(placed, split, mas), split=SPLITS[split]) + "\n",
     ]
     for quantity in QUANTITIES:
         unit = _UNITS[quantity]
@@ -161,6 +161,12 @@ def _filters(placed: Placed, split: str, mas: float, also: Sequence[str] = ()) -
     """Filters with results here, and those others, in the order of all tables."""
     known = {at.filter for at in placed if (at.split, at.mas) == (split, mas)} | set(also)
     return sorted(known, key=lambda name: (FILTERS.index(name) if name in FILTERS else len(FILTERS), name))
+
+
+def _counted(placed: Placed, split: str, mas: float) -> str:
+    """How many folds stand behind a table: those of the paper's split are not those of the others."""
+    found = {fold for at, folds in placed.items() if (at.split, at.mas) == (split, mas) for fold in folds}
+    return "1 fold" if len(found) == 1 else f"{len(found)} folds"
 
 
 def _truth(quantity: str, statistic: str) -> PaperCell:

@@ -20,7 +20,7 @@ from qctrun.train.study.subjects import RAW, Applied, Subject
 
 DRAWN_MAS = (100.0, 360.0)
 MAPPED = 0
-"""The vertebra whose maps are drawn."""
+"""The vertebra whose maps are drawn: the one that the first fold of `vertebrae` leaves out."""
 
 Array = npt.NDArray[Any]
 
@@ -32,7 +32,7 @@ def drawn(study: Study, results: Sequence[Result]) -> dict[str, bytes]:
     pictures = {
         "error-curves.png": figures.error_curves(_logs(study)),
         "histograms.png": figures.histograms(_samples(study, fold, networks)),
-        "sample-maps.png": figures.sample_maps(_maps(study.data.vertebrae[MAPPED], networks)),
+        "sample-maps.png": figures.sample_maps(_maps(study.data.vertebrae[MAPPED], _unseen(study, networks))),
         "tmd-bvtv.png": figures.tmd_against_bvtv(_points(study, fold, networks)),
     }
     for split in dict.fromkeys(split for split, _ in study.folds):
@@ -42,10 +42,16 @@ def drawn(study: Study, results: Sequence[Result]) -> dict[str, bytes]:
     return pictures
 
 
+def _unseen(study: Study, networks: Sequence[Applied]) -> Sequence[Applied]:
+    """Networks that have not seen the first vertebra, where there are some."""
+    return study.networks("vertebrae", 1) if "vertebrae" in study.splits else networks
+
+
 def _logs(study: Study) -> dict[str, list[dict[str, list[float]]]]:
     logs: dict[str, list[dict[str, list[float]]]] = {}
     for split, fold in study.folds:
-        for name, run in study.runs(split, fold).items():
+        runs = study.runs(split, fold).items() if split != "simulated" else ()
+        for name, run in runs:
             logs.setdefault(f"{name}, {split}", []).append(log_of(study.work / run.folder))
     return logs
 

@@ -4,9 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from qctrun.train.study.goals import goal_rows, goals_markdown
 from qctrun.train.study.goals import judged as goals_judged
-from qctrun.train.study.over_folds import truth_of
 from qctrun.train.study.paper_layout import paper_table, threshold_table, truth_table, untrained_table
-from qctrun.train.study.raw_checks import check_rows, raw_checks
+from qctrun.train.study.raw_checks import Check, check_rows
 from qctrun.train.study.results import SPLITS, Result
 from qctrun.train.study.tables import Made, csv_text, tidy_dictionary, tidy_rows
 
@@ -35,9 +34,9 @@ def file_names(splits: Iterable[str]) -> tuple[str, ...]:
     return (*_EVERYWHERE, *tables, *pictures, INDEX)
 
 
-def published(results: Sequence[Result], made: Made) -> dict[str, str]:
+def published(results: Sequence[Result], checks: Sequence[Check], made: Made) -> dict[str, str]:
     """All texts by file name: Markdown for people, CSV for programs; the page that leads to them is `index_page`."""
-    goals, checks = goals_judged(results), raw_checks(results, truth_of(results))
+    goals = goals_judged(results)
     texts = {
         "results.csv": csv_text(tidy_rows(results)),
         "results.json": tidy_dictionary(),

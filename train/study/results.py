@@ -1,10 +1,8 @@
 """What the study finds, as values: one quantity under one filter at one tube current in one fold."""
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
-from qctrun.runtime.measuring.metrics import AccuracyError, Metrics
+from qctrun.runtime.measuring.metrics import Metrics
 
 QUANTITIES = ("voxel", "BMD", "TMD", "BV/TV")
 """Quantities in the order of the paper's tables."""
@@ -15,6 +13,7 @@ SPLITS = {
     "positions": "the paper's: other positions in the same five vertebrae, whose tissue overlaps",
     "vertebrae": "leave one vertebra out: the tested vertebra was never seen",
     "donors": "real L1 anatomy of donors never seen",
+    "simulated": "the network of `donors` on the five vertebrae, none of which it has seen",
 }
 """How training and test data are held apart, and what that shows."""
 
@@ -48,29 +47,3 @@ class Result:
     quantity: str
     threshold_mg_cm3: float | None
     metrics: Metrics
-
-    def as_json(self) -> dict[str, Any]:
-        """In JSON's own types; `result_of` reads it back."""
-        return asdict(self)
-
-
-def result_of(saved: dict[str, Any]) -> Result:
-    """A result from what `Result.as_json` gave."""
-    known = {field.name for field in fields(Metrics)}
-    numbers = {name: _back(name, value) for name, value in saved["metrics"].items() if name in known}
-    return Result(**{**saved, "metrics": Metrics(**numbers)})
-
-
-def chosen(results: Iterable[Result], **where: object) -> list[Result]:
-    """Those results whose attributes have these values."""
-    return [one for one in results if all(getattr(one, name) == value for name, value in where.items())]
-
-
-def _back(name: str, value: Any) -> Any:
-    if name in ("ae_paper", "ae_unbiased"):
-        return None if value is None else AccuracyError(**value)
-    if name == "rms_sd_chi2":
-        return None if value is None else tuple(value)
-    if name == "intervals":
-        return {key: tuple(pair) for key, pair in value.items()}
-    return value

@@ -2,29 +2,33 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from qctrun.runtime.json_files import json_text, read_json
 from qctrun.runtime.volume import Progress
-from qctrun.runtime.writing.files import replace_file, writing
-from qctrun.train.insilico.scanner import SIMULATOR_VERSION
+from qctrun.runtime.writing.files import writing
 from qctrun.train.raster import TUBE_CURRENTS_MAS
 from qctrun.train.recipe import load_recipe
 from qctrun.train.run import read_notes
 from qctrun.train.study.compared import chosen_filters
 from qctrun.train.study.data import Data
-from qctrun.train.study.judge import Fold, judged
-from qctrun.train.study.networks import Run, as_filter, trained
+from qctrun.train.study.judge import judged
+from qctrun.train.study.networks import Run, as_filter, finished, trained
 from qctrun.train.study.over_folds import UNTRAINED_MAS
-from qctrun.train.study.results import SPLITS, Result, result_of
+from qctrun.train.study.results import SPLITS, Result
 from qctrun.train.study.schedule import Schedule
 from qctrun.train.study.store import Store
 from qctrun.train.study.subjects import Applied
 from qctrun.train.study.tables import Made
 from qctrun.train.team import chosen_device
+
+READINGS = "readings"
+"""Folder of what was measured, in the working folder."""
+
+OF_DONORS = ("donors", "simulated")
+"""The splits of the one network that is trained for real donors."""
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,19 @@ class Study:
             torch.set_num_threads(self.threads)
         if self.schedule.note:
             self.notes.append(self.schedule.note)
+        chosen_device(self.device)
+        with writing(self.work):
+            self.work.mkdir(parents=True, exist_ok=True)
 
     @property
     def store(self) -> Store:
         """Where readings are kept."""
-        return Store(self.work / "readings")
+        return Store(self.work / READINGS)
 
     @property
     def splits(self) -> list[str]:
         """The splits of the schedule; donors where there are some."""
-        there = [split for split in SPLITS if split != "donors" or self.data.has_donors]
+        there = [split for split in SPLITS if split not in OF_DONORS or self.data.has_donors]
         return [split for split in there if self.schedule.folds.get(split)]
 
     @property
@@ -93,25 +100,35 @@ class Study:
 
     def runs(self, split: str, fold: int) -> dict[str, Run]:
         """The trainings of a fold by the filter's name; NNBMD in the paper's split only."""
-        recipes = {"NNSP": self.schedule.donors if split == "donors" else self.schedule.nnsp}
+        recipes = {"NNSP": self.schedule.donors if split in OF_DONORS else self.schedule.nnsp}
         if split == "positions":
             recipes["NNBMD"] = self.schedule.nnbmd
-        return {name: Run(load_recipe(recipe), split, fold) for name, recipe in recipes.items()}
+        trained_on = "donors" if split in OF_DONORS else split
+        return {name: Run(load_recipe(recipe), trained_on, fold) for name, recipe in recipes.items()}
 
     def train(self) -> None:
-        """Train every network that is not finished yet."""
-        for split, fold in self.folds:
-            for run in self.runs(split, fold).values():
-                self.words.say(f"training {run.folder}")
-                trained(
-                    run,
-                    self.work,
-                    self.data.names(split, fold),
-                    lambda split=split, fold=fold: self.data.patches(split, fold),  # type: ignore[misc]
-                    device=self.device,
-                    report=self.words.epoch,
-                    progress=self.words.steps,
-                )
+        """Train every network that is not finished yet; a folder with another run is refused before any training."""
+        runs = {
+            self.work / run.folder: run
+            for split, fold in self.folds
+            for run in self.runs(split, fold).values()
+        }
+        left = [
+            (out, run)
+            for out, run in runs.items()
+            if not finished(run.recipe, out, self.data.names(run.split, run.fold))
+        ]
+        for out, run in left:
+            self.words.say(f"training {out.name}")
+            trained(
+                run.recipe,
+                out,
+                self.data.names(run.split, run.fold),
+                partial(self.data.patches, run.split, run.fold),
+                device=self.device,
+                report=self.words.epoch,
+                progress=self.words.steps,
+            )
         self.data.forget()
 
     def networks(self, split: str, fold: int) -> list[Applied]:
@@ -127,17 +144,14 @@ class Study:
             compared = self._compared(split)
             for mas in (*TUBE_CURRENTS_MAS, *UNTRAINED_MAS):
                 self.words.say(f"measuring {split}, fold {number}, {mas:g} mAs")
-                results += self._judged(fold, store, mas, [*compared.get(mas, ()), *networks])
+                results += judged(fold, store, mas, [*compared.get(mas, ()), *networks])
         self.data.forget()
         return results
 
     def made(self) -> Made:
         """How the results were made, from the notes of the trainings."""
-        notes = [
-            read_notes(self.work / run.folder)
-            for split, fold in self.folds
-            for run in self.runs(split, fold).values()
-        ]
+        folders = {run.folder for split, fold in self.folds for run in self.runs(split, fold).values()}
+        notes = [read_notes(self.work / folder) for folder in sorted(folders)]
         recipes = dict.fromkeys(note["recipe"]["name"] for note in notes)
         return Made(
             machine="; ".join(dict.fromkeys(note["machine"] for note in notes)),
@@ -146,19 +160,6 @@ class Study:
             seconds=sum(note["seconds"] for note in notes),
             notes=tuple(self.notes),
         )
-
-    def _judged(self, fold: Fold, store: Store, mas: float, filters: Sequence[Applied]) -> list[Result]:
-        """The results of one fold at one tube current, from the file that holds them once they are known."""
-        made_from = [SIMULATOR_VERSION, *((one.name, one.version) for one in filters)]
-        digest = sha256(json_text(made_from).encode()).hexdigest()[:12]
-        path = self.work / "results" / f"{fold.split}-{fold.number}-{mas:g}-{digest}.json"
-        if path.is_file():
-            return [result_of(one) for one in read_json(path)["results"]]
-        found = judged(fold, store, mas, filters)
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, json_text({"results": [one.as_json() for one in found]}).encode())
-        return found
 
     def _compared(self, split: str) -> dict[float, list[Applied]]:
         """The compared filters by tube current, their settings chosen on validation data of the same kind of bone."""

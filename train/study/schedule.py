@@ -33,22 +33,25 @@ class Schedule:
     note: str = ""
 
 
+_ALL = {"positions": FOLDS, "vertebrae": VERTEBRAE, "donors": 1, "simulated": 1}
+
 SCHEDULES = {
     "full": Schedule(
         "full",
         "nnsp-residual",
-        "nnbmd",
+        "nnbmd-residual",
         "nnsp-residual",
-        {"positions": FOLDS, "vertebrae": VERTEBRAE, "donors": 1},
+        _ALL,
     ),
+    "paper": Schedule("paper", "nnsp", "nnbmd", "nnsp", _ALL),
     "short": Schedule(
         "short",
         "nnsp-short",
         "nnbmd-short",
         "nnsp-shipped",
-        {"positions": 2, "vertebrae": 1, "donors": 1},
-        "reduced schedule for two CPU cores: fewer folds, a network of half the width and a small part of the "
-        "paper's training steps.",
+        {"positions": 1, "vertebrae": 1, "donors": 1, "simulated": 1},
+        "reduced schedule for two CPU cores: one fold of each split, a first layer of half the width and a small "
+        "part of the paper's training steps.",
     ),
 }
 

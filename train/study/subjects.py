@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from qctrun.runtime.volume import FloatArray
-from qctrun.train.insilico.phantom import Phantom, cube_seed, microct_phantom
+from qctrun.train.insilico.fields import Size
+from qctrun.train.insilico.phantom import Phantom, cube_seed, microct_phantom, random_field_phantom
 from qctrun.train.insilico.scanner import SIMULATOR_VERSION, Scanner
 from qctrun.train.insilico.study import VERTEBRAE, study_phantom
 from qctrun.train.raster import REPETITIONS
-from qctrun.train.study.measure import Readings, readings
+from qctrun.train.study.measure import MEASURED, Readings, readings
 from qctrun.train.study.store import Store
 
 Filter = Callable[[FloatArray], FloatArray]
@@ -87,13 +88,28 @@ class Subject:
         return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
     def _key(self) -> dict[str, object]:
-        return {"subject": self.name, "simulator": SIMULATOR_VERSION, "scanner": asdict(Scanner())}
+        return {
+            "subject": self.name,
+            "simulator": SIMULATOR_VERSION,
+            "scanner": asdict(Scanner()),
+            "repetitions": REPETITIONS,
+            **MEASURED,
+        }
 
 
 def study_subjects() -> list[Subject]:
     """The five vertebrae of the study."""
     names = [f"vertebra-{index + 1}" for index in range(VERTEBRAE)]
     return [Subject(name, name, partial(study_phantom, index)) for index, name in enumerate(names)]
+
+
+def field_subjects(seeds: Sequence[int], size: Size) -> list[Subject]:
+    """Random-field vertebrae of `size` voxels (z, y, x), as the training's are."""
+    names = [f"random-field-{seed}" for seed in seeds]
+    return [
+        Subject(name, name, partial(random_field_phantom, size, seed))
+        for name, seed in zip(names, seeds, strict=True)
+    ]
 
 
 def microct_subjects(paths: Sequence[Path]) -> list[Subject]:

@@ -55,9 +55,9 @@ class Made:
     machine, recipe : str
         In words.
     folds : int
-        That were trained.
+        That were trained in the paper's split.
     seconds : float
-        From nothing to the results.
+        That all trainings took together.
     notes : tuple of str
         What a reader must know, such as a reduced schedule.
     """
@@ -71,7 +71,8 @@ class Made:
     def markdown(self) -> str:
         """One line, and one for each note."""
         folds = "1 fold" if self.folds == 1 else f"{self.folds} folds"
-        line = f"Made on {self.machine}; recipe {self.recipe}; {folds}; {self.seconds:.0f} s."
+        trained = f"{folds} of positions; {self.seconds:.0f} s of training"
+        line = f"Made on {self.machine}; recipe {self.recipe}; {trained}."
         return "\n\n".join([line, *(f"**Note: {note}**" for note in self.notes)]) + "\n"
 
 

@@ -1,0 +1,124 @@
+"""How much of the truth's structure a raw scan holds: ridge regression on the energies of spatial bands.
+
+    python benchmarks/texture.py --json benchmarks/results/texture.json
+
+Each patch of the study's five vertebrae is described by the mean of its scan, the energies of seven bands between
+0.1 and 1 mm, the energies along each axis and the skewness of smoothed scans; a ridge regression (quadratic, no
+network) predicts TMD and BV/TV at 225 mg/cm3 in the paper's split by positions and with each vertebra left out. It
+makes no volume and no map, so it is no filter; it says what a filter could know. Needs no torch.
+"""
+
+import argparse
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from qctrun.train.folds import by_owner, by_position
+from qctrun.train.insilico.phantom import Phantom
+from qctrun.train.insilico.scanner import PAPER_SPACING_MM
+from qctrun.train.insilico.study import VERTEBRAE, study_phantom
+from qctrun.train.machine import cpu_words
+from qctrun.train.raster import REPETITIONS, centre, corners
+from qctrun.train.study.measure import spheres
+
+SIGMAS_MM = (0.1, 0.15, 0.22, 0.32, 0.45, 0.65, 1.0)
+AXIS_SIGMA_MM, SPHERE_SIGMA_MM = 0.25, 1.15
+SMOOTHED = (2, 3, 4)
+"""Which of the smoothed scans show their skewness."""
+RIDGE = 1.0
+THRESHOLD_MG_CM3 = 225.0
+
+Array = npt.NDArray[np.float64]
+
+
+def smooth(volume: npt.NDArray[Any], sigma_mm: float, axis: int | None = None) -> npt.NDArray[Any]:
+    """A Gaussian in mm, along all axes or one."""
+    sigmas = [sigma_mm / d if axis in (None, i) else 0 for i, d in enumerate(PAPER_SPACING_MM)]
+    return np.asarray(ndimage.gaussian_filter(volume, sigmas, truncate=3))
+
+
+def described(scan: npt.NDArray[np.float32], at: tuple[npt.NDArray[np.intp], ...]) -> Array:
+    """Features (patch, feature) of the neighbourhoods of these voxels."""
+
+    def around(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        return smooth(values, SPHERE_SIGMA_MM)[at]
+
+    levels = [scan, *(smooth(scan, sigma) for sigma in SIGMAS_MM)]
+    columns = [around(scan)]
+    columns += [np.log(around((fine - coarse) ** 2)) for fine, coarse in pairwise(levels)]
+    columns += [np.log(around((scan - smooth(scan, AXIS_SIGMA_MM, axis)) ** 2)) for axis in range(3)]
+    for number in SMOOTHED:
+        centred = levels[number] - smooth(levels[number], 1.0)
+        variance = around(centred**2)
+        columns += [around(centred**3) / variance**1.5, around(np.abs(centred)) / np.sqrt(variance)]
+    return np.stack(columns, axis=1).astype(np.float64)
+
+
+def data(phantom: Phantom, mas: float) -> tuple[Array, Array]:
+    """Features (repetition, patch, feature) and truths (patch, [TMD, BV/TV])."""
+    where = corners(phantom.truth.shape)
+    at = tuple(np.transpose([centre(corner) for corner in where]))
+    truth = spheres(phantom.truth, where, [THRESHOLD_MG_CM3])
+    features = np.stack([described(phantom.scan(mas, number), at) for number in range(REPETITIONS)])
+    return features, np.stack([truth["TMD"][0], truth["BV/TV"][0]], axis=1).astype(np.float64)
+
+
+def errors(features: Array, truth: Array, train: Any, test: Any) -> Array:
+    """Errors (repetition x test patch, quantity) of a quadratic ridge regression."""
+    mean, spread = (getattr(features[:, train], name)(axis=(0, 1)) for name in ("mean", "std"))
+
+    def terms(which: Any) -> Array:
+        z = ((features[:, which] - mean) / spread).reshape(-1, features.shape[2])
+        return np.hstack([z, z**2, np.ones((len(z), 1))])
+
+    x, y = terms(train), np.tile(truth[train], (REPETITIONS, 1))
+    weights = np.linalg.solve(x.T @ x + RIDGE * np.eye(x.shape[1]), x.T @ y)
+    return np.asarray(terms(test) @ weights - np.tile(truth[test], (REPETITIONS, 1)))
+
+
+def judged(features: Array, truth: Array) -> dict[str, Any]:
+    """RMSE and explained variance of both splits, for BMD alone and for all features."""
+    owners = np.repeat(np.arange(VERTEBRAE), len(truth) // VERTEBRAE)
+    positions = [by_position(len(truth), fold) for fold in range(1, 6)]
+    vertebrae = [by_owner(owners, one) for one in range(VERTEBRAE)]
+    found: dict[str, Any] = {}
+    for split, folds in (("positions", positions), ("vertebrae", vertebrae)):
+        for words, kept in (("BMD alone", features[..., :1]), ("all features", features)):
+            wrong = np.concatenate([errors(kept, truth, parts.train, parts.test) for parts in folds])
+            rmse = np.sqrt((wrong**2).mean(axis=0))
+            found[f"{split}, {words}"] = {
+                name: {
+                    "rmse": round(float(e), 2),
+                    "explained_percent": round(float(100 * (1 - (e / s) ** 2)), 1),
+                }
+                for name, e, s in zip(("TMD", "BV/TV"), rmse, truth.std(axis=0), strict=True)
+            }
+    return found
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--json", type=Path, help="where the results go")
+    path = parser.parse_args().json
+    phantoms = [study_phantom(index) for index in range(VERTEBRAE)]
+    found: dict[str, Any] = {"machine": cpu_words()}
+    for mas in (360.0, 100.0):
+        parts = [data(phantom, mas) for phantom in phantoms]
+        features = np.concatenate([part[0] for part in parts], axis=1)
+        found[f"{mas:g} mAs"] = judged(features, np.concatenate([part[1] for part in parts]))
+    text = json.dumps(found, indent=2)
+    print(text)
+    if path:
+        path.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
