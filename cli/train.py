@@ -36,8 +36,8 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     default="nnsp",
     show_default=True,
     metavar="NAME|FILE",
-    help="nnsp or nnbmd (the paper's two), nnsp-residual (ours), nnsp-shipped (the shipped model), "
-    "nnsp-short or nnbmd-short (for two CPU cores), or a TOML file of your own.",
+    help="nnsp or nnbmd (the paper's two), nnsp-residual or nnbmd-residual (ours), nnsp-shipped (the shipped "
+    "model), nnsp-short or nnbmd-short (for two CPU cores), or a TOML file of your own.",
 )
 @click.option("--show-recipe", is_flag=True, help="Print the recipe's file, a start for one's own, and end.")
 @click.option(
@@ -50,10 +50,8 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
 @click.option(
     "--split",
     type=click.Choice(["positions", "vertebrae", "donors"]),
-    default="donors",
-    show_default=True,
-    help="What the test never saw: other positions in the study's five vertebrae (the paper's way), one of "
-    "these vertebrae, or other donors.",
+    help="What the test never saw: other positions in the study's five vertebrae (the paper's way), one of these "
+    "vertebrae, or other donors. Default: donors; with --folds, positions.",
 )
 @click.option(
     "--folds",
@@ -95,7 +93,7 @@ def command(
     recipe: str,
     show_recipe: bool,
     out: Path | None,
-    split: str,
+    split: str | None,
     folds: int | None,
     microct: Path | None,
     fields: tuple[int, int, int],
@@ -114,6 +112,7 @@ def command(
       log.csv         one line an epoch
       training.json   recipe, donors, seconds, machine, and scores on what was never seen
     """
+    split = split or ("donors" if folds is None else "positions")
     _require_one_split(split, folds, microct)
     from qctrun.train.recipe import load_recipe, recipe_text
 

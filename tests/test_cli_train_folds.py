@@ -154,7 +154,7 @@ def test_another_run_in_a_fold_is_refused_before_simulation(tiny, qctrun, monkey
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (("--folds", "2"), "--split donors"),
+        (("--folds", "2", "--microct", "cubes"), "--microct"),
         (("--split", "donors", "--folds", "5"), "--split donors"),
         (("--split", "positions", "--folds", "6"), "--folds"),
         (("--split", "vertebrae", "--folds", "0"), "--folds"),
