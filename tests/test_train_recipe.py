@@ -11,7 +11,15 @@ import pytest
 from qctrun.runtime.errors import InputError
 from qctrun.train.recipe import LOSS_WEIGHTS, Recipe, load_recipe, recipe_text
 
-SHIPPED = ("nnbmd", "nnbmd-short", "nnsp", "nnsp-residual", "nnsp-shipped", "nnsp-short")
+SHIPPED = (
+    "nnbmd",
+    "nnbmd-residual",
+    "nnbmd-short",
+    "nnsp",
+    "nnsp-residual",
+    "nnsp-shipped",
+    "nnsp-short",
+)
 PAPER = ("nnsp", "nnbmd")
 
 

@@ -91,7 +91,7 @@ def histograms(samples: Mapping[float, Mapping[str, Mapping[str, npt.ArrayLike]]
             axis.hist(values, edges[quantity], density=True, **style)
         _finish(axis, _AXES[quantity], "probability density" if axis is panels[0] else "", f"{mas:g} mAs")
         axis.set_yticks([])
-    _legend_below(figure, panels[0])
+    _legend_below(figure, panels)
     return _png(figure)
 
 
@@ -154,7 +154,7 @@ def tmd_against_bvtv(panels: Mapping[str, Mapping[str, Points]]) -> bytes:
         axis.label_outer()
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
-    _legend_below(figure, axes[0], markerscale=2)
+    _legend_below(figure, axes, markerscale=2)
     return _png(figure)
 
 
@@ -181,7 +181,7 @@ def share_over_threshold(shares: Mapping[tuple[str, float], Mapping[str, Mapping
         _plain_ticks(axis.yaxis)
         _finish(axis, "threshold, mg/cm³", "RMSE, % of raw", f"{key[0]}, {key[1]:g} mAs")
         axis.label_outer()
-    _legend_below(figure, panels[0])
+    _legend_below(figure, panels)
     return _png(figure)
 
 
@@ -208,8 +208,15 @@ def _plain_ticks(axis: Any) -> None:
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
-def _legend_below(figure: Any, axis: Any, **style: Any) -> None:
-    handles, labels = axis.get_legend_handles_labels()
+def _legend_below(figure: Any, axes: Sequence[Any], **style: Any) -> None:
+    """One legend of what is in any of the panels; a filter may be missing in some."""
+    known = {
+        label: handle
+        for axis in axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    labels = sorted(known, key=lambda name: list(_LOOKS).index(name) if name in _LOOKS else len(_LOOKS))
+    handles = [known[label] for label in labels]
     columns = len(labels) if len(labels) <= 8 else -(-len(labels) // 2)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, **style)
 

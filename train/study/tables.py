@@ -43,6 +43,22 @@ COLUMNS = {
 }
 """Columns of the tidy table and what they mean."""
 
+_LEFT_OUT = (
+    "rms_cv_percent",
+    "lsc",
+    "degrees_of_freedom",
+    "icc_2_1",
+    "limit_low",
+    "mean",
+    "psnr_db",
+    "intercept",
+    "limit_high",
+    "mean_truth",
+    "sd_truth",
+)
+TIDY = (*(name for name in STATISTICS if name not in _LEFT_OUT), SHARE)
+"""Statistics of the tidy table; those left out follow from others or are for precision studies of patients."""
+
 _UNITS = {"psnr_paper": "ln units", "psnr_db": "dB", "degrees_of_freedom": "1", "icc_2_1": "1", "slope": "1"}
 
 
@@ -81,7 +97,7 @@ def tidy_rows(results: Iterable[Result]) -> list[dict[str, Any]]:
     placed = by_place(results)
     rows = []
     for where in placed:
-        for statistic in (*STATISTICS, SHARE):
+        for statistic in TIDY:
             found = summary(placed, where, statistic)
             if found is not None:
                 rows.append(_row(placed, where, statistic, found))
@@ -103,7 +119,7 @@ def tidy_dictionary() -> str:
     """What the columns and statistics of the tidy table mean, as JSON."""
     columns = {name: {"Description": text} for name, text in COLUMNS.items()}
     share = "RMSE as a percentage of that of the raw scans: ratio of the means over the folds."
-    return json_text({**columns, "statistics": {**STATISTICS, SHARE: share}})
+    return json_text({**columns, "statistics": {name: STATISTICS.get(name, share) for name in TIDY}})
 
 
 def _row(placed: Placed, where: Place, statistic: str, found: Summary) -> dict[str, Any]:
@@ -141,4 +157,4 @@ def _unit(statistic: str, quantity: str) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return format(value, ".8g") if isinstance(value, float) else str(value)
+    return format(value, ".5g") if isinstance(value, float) else str(value)
