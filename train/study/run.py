@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -78,11 +78,13 @@ class Study:
             torch.set_num_threads(self.threads)
         if self.schedule.note:
             self.notes.append(self.schedule.note)
+        if not self.data.has_donors:
+            self.notes.append("real donors are left out: no folder of micro-CT cubes was given.")
         chosen_device(self.device)
         with writing(self.work):
             self.work.mkdir(parents=True, exist_ok=True)
 
-    @property
+    @cached_property
     def store(self) -> Store:
         """Where readings are kept."""
         return Store(self.work / READINGS)
