@@ -95,3 +95,12 @@ def test_check_raw_names_the_cells_that_fail(tiny, qctrun):
     missed = [cell["cell"] for cell in cells if cell["met"] == "no"]
     assert missed
     assert all(name in said.err for name in missed)
+
+
+@pytest.mark.slow
+def test_check_raw_meets_every_cell_of_the_paper(fresh, qctrun):
+    """The acceptance of the simulator itself, at full size."""
+    said = qctrun("study", "check-raw")
+    assert said.code == 0, said.err
+    assert said.out.splitlines()[-1] == "52 of 52 met"
+    assert list(fresh.iterdir()) == []

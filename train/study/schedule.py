@@ -49,8 +49,8 @@ SCHEDULES = {
         "nnsp-short",
         "nnbmd-short",
         "nnsp-shipped",
-        {"positions": 1, "vertebrae": 1, "donors": 1, "simulated": 1},
-        "reduced schedule for two CPU cores: one fold of each split, a first layer of half the width and a small "
+        {"positions": 2, "vertebrae": 1, "donors": 1, "simulated": 1},
+        "reduced schedule for two CPU cores: few folds, a first layer of half the width and a small "
         "part of the paper's training steps.",
     ),
 }
