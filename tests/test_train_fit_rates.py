@@ -21,7 +21,7 @@ from qctrun.train.raster import PATCH  # noqa: E402
 from qctrun.train.state import rate_at, started  # noqa: E402
 
 SPACING_MM = (0.34, 0.172, 0.172)
-ALL = {"rate": "cosine", "averaging": 0.9, "precision": "bf16", "loss": "nnbmd"}
+ALL = {"optimizer": "muon", "rate": "cosine", "averaging": 0.9, "precision": "bf16", "loss": "nnbmd"}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +72,14 @@ def assert_equal_weights(got, want):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"rate": "cosine"}, {"averaging": 0.9}, {"precision": "bf16"}, {"loss": "nnbmd"}, ALL],
+    [
+        {"rate": "cosine"},
+        {"averaging": 0.9},
+        {"precision": "bf16"},
+        {"loss": "nnbmd"},
+        {"extra_noise": 1.0},
+        ALL,
+    ],
     ids=str,
 )
 def test_killed_run_goes_on_bit_for_bit(train, validation, tmp_path, changes):
@@ -91,6 +98,25 @@ def test_killed_run_goes_on_bit_for_bit(train, validation, tmp_path, changes):
         assert_equal_weights(second["averaged"], first["averaged"])
     losses = [[row["validation_loss"] for row in rows(tmp_path / run)] for run in ("whole", "killed")]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_which_weights_are_kept(train, tmp_path, keep):
+    """A validation that contradicts the training: the first epoch is the best one."""
+    contrary = tiny_training.patches(3, shift=-tiny_training.SHIFT_MG_CM3, size=PATCH)
+    state = fit(recipe(keep=keep, learning_rate=1e-2), train, contrary, tmp_path)
+    _, saved = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert state.best_epoch < state.epoch == 4
+    same = all(torch.equal(saved["best_weights"][name], saved["weights"][name]) for name in saved["weights"])
+    assert same == (keep == "last")
+    assert_equal_weights(state.network.state_dict(), saved["best_weights"])
+
+
+def test_extra_noise_changes_what_is_seen(train, validation, tmp_path):
+    plain, noisier = (
+        fit(recipe(extra_noise=share), train, validation, tmp_path / str(share)) for share in (0.0, 1.0)
+    )
+    assert noisier.lines[0]["train_loss"] != plain.lines[0]["train_loss"]
 
 
 def test_constant_rate_stays(train, validation, tmp_path):

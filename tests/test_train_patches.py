@@ -108,6 +108,22 @@ def test_batches_cut_on_a_gpu_are_those_of_the_cpu():
         assert torch.equal(got.cpu(), want)
 
 
+def test_more_noise_is_the_difference_of_the_other_repetitions():
+    """Scans whose values are their squared numbers: of scan 4, at the second tube current, the others are 5 and 3."""
+    squares = np.full((9, 21, 41, 41), np.arange(9, dtype=np.float32)[:, None, None, None] ** 2)
+    phantom = Scanned("a", "a", np.zeros((21, 41, 41), np.float32), squares)
+    noise = Patches.over([phantom]).more_noise([(0, 4), (0, 0), (0, 8)], [2.0, 0.5, 0.0])
+    assert noise.shape == (3, 1, 21, 41, 41)
+    assert [float(part.unique().item()) for part in noise] == [25 - 9, (1 - 4) / 2, 0]
+
+
+def test_more_noise_has_the_share_of_the_variance_that_was_asked_for():
+    phantom = tiny_training.scanned(0)  # noise of 5 mg/cm3
+    patches = Patches.over([phantom])
+    noise = patches.more_noise([(index, scan) for index in range(8) for scan in range(9)], [0.6] * 72)
+    assert float(noise.var()) == pytest.approx(0.6 * 25, rel=0.02)
+
+
 def test_draws_are_those_of_the_rule_written_out():
     """A donor first, then one of its patches, then its scans in a random order: from one stream of numbers."""
     patches = Patches.over([blank("a"), blank("b", (21, 41, 41)), blank("a", (21, 41, 73))])

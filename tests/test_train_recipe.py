@@ -95,8 +95,9 @@ def test_what_a_file_leaves_out_has_its_default(own):
 
 def test_every_key_of_a_file_arrives(own):
     values = {
-        "name": "all", "loss": "nnbmd", "channels": (8, 8, 8, 8, 8), "residual": True, "learning_rate": 1.0,
-        "rate": "halved", "averaging": 0.5, "precision": "tf32", "truths_per_step": 2, "scans_per_truth": 9,
+        "name": "all", "loss": "nnbmd", "channels": (8, 8, 8, 8, 8), "residual": True, "optimizer": "muon",
+        "learning_rate": 1.0, "rate": "halved", "averaging": 0.5, "keep": "last", "extra_noise": 1.5,
+        "precision": "tf32", "truths_per_step": 2, "scans_per_truth": 9,
         "steps_per_epoch": 3, "epochs": 4, "patience": 5, "minutes": 6.5, "seed": 7,
         "weights": {"voxel": 1.0, "SD 2.924 mm": 0.5},
     }  # fmt: skip
@@ -121,6 +122,10 @@ def _toml(value):
         ('loss = "mse"', "loss"),
         ("loss = [1]", "loss"),
         ("weights = 1", "weights"),
+        ('optimizer = "sgd"', "optimizer"),
+        ('keep = "first"', "keep"),
+        ("extra_noise = -0.1", "extra_noise"),
+        ("extra_noise = nan", "extra_noise"),
         ("weights = {SD = 1}", "weights"),
         ("weights = {TMD = -1}", "weights"),
         ("weights = {TMD = true}", "weights"),

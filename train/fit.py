@@ -165,7 +165,7 @@ def _one_epoch(
     state.epoch += 1
     epoch_s = run.team.leader_s(time.monotonic() - began)
     state.seconds += epoch_s
-    state.judge(_finite(losses["validation_loss"]))
+    state.judge(run.recipe, _finite(losses["validation_loss"]))
     state.lines.append(_line(run.recipe, state, losses, training_s, epoch_s))
 
 
@@ -178,8 +178,12 @@ def _trained(run: _Run, train: Patches, progress: Progress | None) -> float:
     for done in range(recipe.steps_per_epoch):
         pairs = train.random_pairs(recipe.truths_per_step, recipe.scans_per_truth, rng)
         symmetries = drawn(len(pairs), generator)
-        batch = train.batch(run.team.share(pairs))
-        total += _step(run, turned_alike(batch, run.team.share(symmetries)), done_before + done)
+        scans, truths = train.batch(run.team.share(pairs))
+        if recipe.extra_noise:
+            shares = rng.uniform(0, recipe.extra_noise, len(pairs)).tolist()
+            scans = scans + train.more_noise(run.team.share(pairs), run.team.share(shares))
+        batch = turned_alike((scans, truths), run.team.share(symmetries))
+        total += _step(run, batch, done_before + done)
         if progress:
             progress(done + 1, recipe.steps_per_epoch)
     return _finite(run.team.total(total)) / run.team.size / recipe.steps_per_epoch

@@ -98,6 +98,19 @@ class Patches:
         scans, truths = zip(*(self.cut(index, scan) for index, scan in pairs), strict=True)
         return torch.stack(scans)[:, None], torch.stack(truths)[:, None]
 
+    def more_noise(self, pairs: Sequence[tuple[int, int]], shares: Sequence[float]) -> Tensor:
+        """Noise to add to a batch of scans: the difference of the two other repetitions at their tube current.
+
+        Its variance is `shares` of that of the scan's own noise (twice that of one scan, before the scaling).
+        """
+        others = [[scan - scan % REPETITIONS + (scan + i) % REPETITIONS for i in (1, 2)] for _, scan in pairs]
+        first, second = (
+            self.batch([(index, other[i]) for (index, _), other in zip(pairs, others, strict=True)])[0]
+            for i in range(2)
+        )
+        scale = torch.tensor(shares, device=first.device).div(2).sqrt()
+        return (first - second) * scale[:, None, None, None, None]
+
     def random_pairs(self, truths: int, scans: int, rng: np.random.Generator) -> list[tuple[int, int]]:
         """`truths` patches, drawn evenly over donors, each with `scans` of its scans, none twice."""
         by_donor = self._by_donor

@@ -37,13 +37,21 @@ class Recipe:
         The mixture; that of `LOSS_WEIGHTS` when absent.
     channels, residual
         The network, see `NNSP`.
+    optimizer : "adam" or "muon"
+        Adam as in the paper, or Muon for the weights of the hidden layers and Adam for the others.
     learning_rate : float
-        Adam's rate, or the highest where it changes.
+        The optimizer's rate, or the highest where it changes.
     rate : "constant", "halved" or "cosine"
         Constant as in the paper; halved when the validation loss has not improved for `patience` / 4 epochs;
         or rising for one epoch and then falling to zero along a cosine until the last of `epochs`.
     averaging : float
         Decay of the moving average of the weights that is validated and kept in place of them; 0 for none.
+    keep : "best" or "last"
+        Which epoch's weights are the result: those of the least validation loss, or the last ones, which suits
+        a cosine whose validation data are few.
+    extra_noise : float
+        Every scan gets noise of up to this share of its own variance more: the difference of two other
+        repetitions at its tube current. With 1 the noise of half the tube current is seen too.
     precision : "fp32", "tf32" or "bf16"
         Of the network's arithmetic in training. Losses are float32, and validation is fp32, always.
     truths_per_step, scans_per_truth : int
@@ -66,9 +74,12 @@ class Recipe:
     weights: dict[str, float] | None = field(default=None)
     channels: tuple[int, ...] = (32, 16, 8, 8, 16)
     residual: bool = False
+    optimizer: str = "adam"
     learning_rate: float = 10**-3.5
     rate: str = "constant"
     averaging: float = 0.0
+    keep: str = "best"
+    extra_noise: float = 0.0
     precision: str = "fp32"
     truths_per_step: int = 16
     scans_per_truth: int = 4
@@ -172,9 +183,12 @@ _RULES: dict[str, Rule] = {
     "weights": ("numbers from 0 on, by the names of the terms", _are_shares),
     "channels": ("five whole numbers from 1 on", _are_counts),
     "residual": ("true or false", lambda value: isinstance(value, bool)),
+    "optimizer": _one_of("adam", "muon"),
     "learning_rate": _POSITIVE,
     "rate": _one_of("constant", "halved", "cosine"),
     "averaging": ("a number from 0 to below 1", lambda value: _is_number(value) and 0 <= value < 1),
+    "keep": _one_of("best", "last"),
+    "extra_noise": ("a number from 0 on", lambda value: _is_number(value) and value >= 0),
     "precision": _one_of("fp32", "tf32", "bf16"),
     "truths_per_step": _whole(1),
     "scans_per_truth": _whole(1, 9),

@@ -9,6 +9,7 @@ import torch
 
 from qctrun.train.checkpoint import KEPT
 from qctrun.train.network import NNSP
+from qctrun.train.optimizers import optimizer_of
 from qctrun.train.recipe import Recipe
 
 
@@ -31,7 +32,7 @@ class State:
     """
 
     network: NNSP
-    optimizer: torch.optim.Adam
+    optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.ReduceLROnPlateau | None
     averaged: NNSP | None
     scales: dict[str, float] = field(default_factory=dict)
@@ -57,12 +58,14 @@ class State:
             for average, weight in pairs:
                 average.lerp_(weight, 1 - decay)
 
-    def judge(self, loss: float) -> None:
-        """Keep the weights when no epoch before had a validation loss as low."""
+    def judge(self, recipe: Recipe, loss: float) -> None:
+        """Keep the weights when no epoch before had a validation loss as low, or always where the last ones count."""
         if self.schedule:
             self.schedule.step(loss)
-        if loss < self.best_loss:
+        better = loss < self.best_loss
+        if better:
             self.best_loss, self.best_epoch = loss, self.epoch
+        if better or recipe.keep == "last":
             self.best_weights = {name: value.clone() for name, value in self.judged.state_dict().items()}
 
     def parts(self) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def started(recipe: Recipe, saved: dict[str, Any] | None, device: str) -> State:
     network = NNSP(recipe.channels, residual=recipe.residual)
     network.start_alive()
     network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.999))
+    optimizer = optimizer_of(recipe, network)
     averaged = copy.deepcopy(network).requires_grad_(False) if recipe.averaging else None
     state = State(network, optimizer, _halving(recipe, optimizer), averaged)
     if saved is not None:
@@ -99,7 +102,7 @@ def rate_at(recipe: Recipe, step: int) -> float:
 
 
 def _halving(
-    recipe: Recipe, optimizer: torch.optim.Adam
+    recipe: Recipe, optimizer: torch.optim.Optimizer
 ) -> torch.optim.lr_scheduler.ReduceLROnPlateau | None:
     if recipe.rate != "halved":
         return None
