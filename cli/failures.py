@@ -3,7 +3,6 @@
 import errno
 import os
 import sys
-import traceback
 from collections.abc import Callable
 
 import click
@@ -39,6 +38,8 @@ def guarded(action: Callable[[], int], call: Call) -> int:
         return code
     except (Exception, KeyboardInterrupt) as error:
         if call.verbosity > 1:
+            import traceback
+
             traceback.print_exc()
         code, message = _judged(error)
         call.error(message)

@@ -11,7 +11,7 @@ from qctrun.cli.call import Call
 from qctrun.cli.options import (
     PathType,
     Reading,
-    computing_options,
+    filtering_options,
     format_option,
     mask_option,
     output_options,
@@ -39,7 +39,7 @@ _UNSCORED = (
 )
 @mask_option("Filter only what this mask and its surroundings need; the rest stays as it came in.")
 @reading_options
-@computing_options
+@filtering_options
 def command(
     call: Call,
     source: Path | None,
@@ -51,6 +51,8 @@ def command(
     reading: Reading,
     device: str,
     threads: int | None,
+    backend: str,
+    precision: str,
 ) -> None:
     """Filter a scan with the bone-parameter-aware network.
 
@@ -81,6 +83,8 @@ def command(
             **reading.keywords(),
             "device": device,
             "threads": threads,
+            "backend": backend,
+            "precision": precision,
         }
         record = RunRecord("filter", ("qctrun", *call.argv), options, device={"asked": device})
         found = None if mask else find_mask(source, series_uid=reading.series_uid)
@@ -110,7 +114,8 @@ def _filtered(call: Call, record: "RunRecord", source: Path, reading: Reading) -
 
     options = record.options
     with record.stage("model"):  # first: a scan may take minutes to read
-        network = Filter(options["model"], device=options["device"], threads=options["threads"])
+        words = ("device", "threads", "backend", "precision")
+        network = Filter(options["model"], **{word: options[word] for word in words})
     _note_device(call, record, network)
     with record.stage("read"):
         volume = read_scan(call, record, source, reading)
@@ -131,6 +136,8 @@ def _note_device(call: Call, record: "RunRecord", network: "Filter") -> None:
         **record.device,
         "used": network.device,
         "provider": network.provider,
+        "backend": network.backend,
+        "precision": network.precision,
         "notes": network.notes,
     }
     path = record.options["model"] or "shipped"

@@ -11,6 +11,7 @@ import click
 
 from qctrun.cli.call import Call
 from qctrun.cli.failures import EXIT_CODES, guarded
+from qctrun.runtime.version import VERSION
 
 VERBS = {
     "filter": "Filter a scan with the bone-parameter-aware network.",
@@ -18,6 +19,7 @@ VERBS = {
     "metrics": "Precision and accuracy of repeated measurements.",
     "demo": "Make a simulated scan, filter and measure it, and show the gain.",
     "info": "Show what is in a file or folder, also when it is not a volume.",
+    "doctor": "Show what of this machine can be used, and what is missing.",
     "train": "Train a filter on simulated scans.",
     "study": "Reproduce the paper's tables on simulated scans.",
     "export": "Turn a trained filter into an ONNX model and check it.",
@@ -43,7 +45,7 @@ class _Verbs(click.Group):
 @click.group(
     cls=_Verbs, epilog=EXIT_CODES, subcommand_metavar="VERB ...", context_settings={"max_content_width": 110}
 )
-@click.version_option(package_name="qctrun", message="%(prog)s %(version)s")
+@click.version_option(VERSION, message="%(prog)s %(version)s")
 @click.help_option("-h", "--help")
 def program() -> None:
     """Make clinical quantitative-CT scans of vertebrae measurable.

@@ -12,7 +12,7 @@ import click
 
 from qctrun.cli.call import Call
 from qctrun.cli.failures import EXIT_CODES
-from qctrun.runtime.devices import DEVICE_WORDS, parse_device
+from qctrun.runtime.devices import BACKENDS, DEVICE_WORDS, PRECISIONS, parse_device
 from qctrun.runtime.errors import UsageError
 from qctrun.runtime.formats import FORMATS
 
@@ -167,6 +167,28 @@ def computing_options(command: Command) -> Command:
         ),
         click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads; default: all."),
     )
+
+
+def filtering_options(command: Command) -> Command:
+    """`computing_options` with --backend and --precision, as `backend: str` and `precision: str`."""
+    stacked = _stacked(
+        command,
+        click.option(
+            "--backend",
+            type=click.Choice(BACKENDS),
+            default=BACKENDS[0],
+            show_default=True,
+            help="What filters on the CPU; auto takes OpenVINO where it is installed. A GPU is onnxruntime's.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            default=PRECISIONS[0],
+            show_default=True,
+            help="Arithmetic of the filter; tf32 and fp16 on a GPU only, faster, with an error that is said.",
+        ),
+    )
+    return computing_options(stacked)
 
 
 def format_option(command: Command) -> Command:

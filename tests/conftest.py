@@ -10,12 +10,19 @@ import scans
 from hypothesis import settings
 
 from qctrun.cli.main import main
+from qctrun.runtime.nvidia import gpus
 from qctrun.runtime.writing import write
 
 # Where a change is judged, the same examples every time; at a desk, new ones.
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked gpu is skipped where no GPU answers."""
+    if item.get_closest_marker("gpu") and not gpus():
+        pytest.skip("there is no CUDA device")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import fake_cuda
 import filtering_models as models
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def test_the_record_of_the_filter_says_what_was_done(here: Path, qctrun: Program
     assert record["argv"][:3] == ["qctrun", "filter", "scan"]
     assert record["options"]["threads"] == 1
     assert record["device"]["asked"] == record["device"]["used"] == "cpu"
-    assert record["device"]["provider"] == "CPUExecutionProvider"
+    assert record["device"]["provider"] == record["filter"]["provider"]
     assert len(record["model"]["sha256"]) == 64
     assert [source["role"] for source in record["inputs"]] == ["image", "calibration"]
     assert [output["path"] for output in record["outputs"]] == [
@@ -60,3 +61,61 @@ def test_model_and_device_are_looked_at_before_the_scan(
     monkeypatch.setattr("qctrun.runtime.reading.scans.read_dicom", lambda *_, **__: pytest.fail("read"))
     assert qctrun("filter", "scan", "--model", "nowhere.onnx").code == 4
     assert qctrun("filter", "scan", "--device", "cuda:99").code == 5
+
+
+def test_backend_and_precision_are_recorded(here: Path, qctrun: Program) -> None:
+    words = ("--device", "cpu", "--threads", "1", "--backend", "onnxruntime")
+    assert qctrun("filter", "scan", *words).code == 0
+    record = read_record(here / "qctrun-out" / "filter.run.json")
+    assert (record["options"]["backend"], record["options"]["precision"]) == ("onnxruntime", "fp32")
+    assert (record["device"]["backend"], record["device"]["precision"]) == ("onnxruntime", "fp32")
+    assert record["device"]["provider"] == "CPUExecutionProvider"
+    assert record["filter"]["self_test"]["most_relative"] < 1e-5
+
+
+def test_words_of_the_filter_that_make_no_sense(here: Path, qctrun: Program) -> None:
+    for words in (
+        ("--backend", "torch"),
+        ("--precision", "bf16"),
+        ("--precision", "tf32", "--device", "cpu"),
+        ("--backend", "openvino", "--device", "cuda"),
+    ):
+        said = qctrun("filter", "scan", *words)
+        assert said.code == 2 and said.err.count("\n") == 1, words
+    assert not (here / "qctrun-out").exists()
+
+
+def test_the_error_of_a_lower_precision_is_said(
+    here: Path, qctrun: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_cuda.install(monkeypatch)
+    said = qctrun("filter", "scan", "--precision", "tf32")
+    assert said.code == 0 and "precision tf32: " in said.err and "mg/cm3" in said.err
+    record = read_record(here / "qctrun-out" / "filter.run.json")
+    assert any("precision tf32: " in note for note in record["device"]["notes"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        ({"fails": "CUDA failure 719: unspecified launch failure"}, 5, "the GPU was lost"),
+        ({"most_voxels": 100}, 6, "MB free"),
+    ],
+)
+def test_a_fault_of_the_gpu_in_mid_run_leaves_nothing(
+    here: Path,
+    qctrun: Program,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: dict[str, object],
+    code: int,
+    words: str,
+) -> None:
+    runtime = fake_cuda.install(monkeypatch)
+
+    def break_down(*_: object) -> None:
+        vars(runtime).update(fault)
+
+    monkeypatch.setattr("qctrun.cli.scans.read_mask", break_down)  # called once the model is open
+    said = qctrun("filter", "scan", "--device", "cuda")
+    assert said.code == code and words in said.err and said.err.splitlines()[-1].startswith("qctrun: error: ")
+    assert not list((here / "qctrun-out").glob("*"))

@@ -53,7 +53,8 @@ def test_any_size(nnsp, small_windows, size):
 def test_record(nnsp, small_windows):
     record = nnsp(volume()).provenance["filter"]
     assert record["model"] == "test" and record["sha256"] == nnsp.sha256
-    assert (record["provider"], record["device"], record["threads"]) == ("CPUExecutionProvider", "cpu", 2)
+    assert (record["provider"], record["device"], record["threads"]) == (nnsp.provider, "cpu", 2)
+    assert (record["backend"], record["precision"]) == (nnsp.backend, "fp32")
     assert record["windows"] > 1 and record["filtered_fraction"] == 1 and "outside" not in record
     json.dumps(record)
 

@@ -1,6 +1,7 @@
 """Windows x session: a calibrated volume in, the filtered one on the same grid out."""
 
 import math
+from dataclasses import asdict
 from itertools import pairwise
 from numbers import Real
 from pathlib import Path
@@ -9,15 +10,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.runtime.errors import InputError, UsageError
+from qctrun.runtime.errors import InputError, OutOfMemoryError, UsageError
 from qctrun.runtime.filtering.model import ModelCard, load_model
+from qctrun.runtime.filtering.proof import SelfTest
 from qctrun.runtime.filtering.session import Session
 from qctrun.runtime.filtering.windows import Window, grow, plan, plan_needed
 from qctrun.runtime.volume import BoolArray, FloatArray, Progress, Volume, as_mask, require_finite
 
-WINDOW_BYTES = {"cpu": 512 * 2**20, "cuda": 2 * 2**30}
+WINDOW_BYTES = {"cpu": 512 * 2**20, "cuda": 2**30}
 """Memory that the activations of one window may take. On the CPU, 512 x 512 x 128 voxels stay well under 2 GB
-in all; on a GPU larger windows waste less on the halo, and no activation comes near 2^30 elements."""
+in all; on a GPU this is for a driver that does not say how much is free."""
+
+MOST_ELEMENTS = 2**30
+"""No activation gets so many: convolutions of 2^31 elements and more have given wrong numbers without a word."""
+
+SLICES = 16
+"""As many slices of the widest layer are held at once where slices are computed one after the other."""
 
 SPACING_TOLERANCE = 0.1
 """Relative difference from the model's voxel spacing above which a warning is due."""
@@ -36,6 +44,10 @@ class Filter:
         A GPU that was asked for and cannot be used is an error, never a quiet run on the CPU.
     threads : int, optional
         CPU threads; all that the process may use when not given.
+    backend : "auto", "onnxruntime" or "openvino"
+        What computes on the CPU; "auto" takes OpenVINO where it is installed.
+    precision : "fp32", "tf32" or "fp16"
+        Arithmetic of the convolutions; other than fp32 on a GPU only. Their error is measured and stands in `notes`.
 
     Attributes
     ----------
@@ -45,6 +57,10 @@ class Filter:
         Digest of the model file.
     provider, device : str
         What computes, e.g. "CPUExecutionProvider" and "cpu".
+    backend, precision : str
+        The library that computes, "onnxruntime" or "openvino", and the arithmetic.
+    self_test : SelfTest or None
+        How far it is from onnxruntime on the CPU, as the session has measured it.
     notes : tuple of str
         What a user should be told about the choice of device.
 
@@ -55,15 +71,25 @@ class Filter:
     """
 
     def __init__(
-        self, model: str | Path | None = None, *, device: str = "auto", threads: int | None = None
+        self,
+        model: str | Path | None = None,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        backend: str = "auto",
+        precision: str = "fp32",
     ) -> None:
         loaded = load_model(model)
-        self._session = Session(loaded, device, threads)
+        self._session = Session(loaded, device, threads, backend, precision)
         self.card: ModelCard = loaded.card
         self.sha256: str = loaded.sha256
         self.provider: str = self._session.provider
         self.device: str = self._session.device
+        self.backend: str = self._session.backend
+        self.precision: str = self._session.precision
+        self.self_test: SelfTest | None = self._session.self_test
         self.notes: tuple[str, ...] = self._session.notes
+        self._smaller: int | None = None
 
     def __call__(
         self,
@@ -107,8 +133,7 @@ class Filter:
         _require_margin(margin_mm)
         notes = _check(volume, self.card)
         need = None if mask is None else _need(mask, margin_mm, volume)
-        windows = self._plan(volume.grid.size, need)
-        array = self._filtered(volume.array, windows, need, progress or (lambda done, total: None))
+        array, windows = self._filtered(volume.array, need, progress or (lambda done, total: None))
         fraction = 1.0 if need is None else float(need.mean())
         if fraction < 1:
             notes.append(
@@ -118,11 +143,43 @@ class Filter:
         provenance = {**volume.provenance, "filter": record}
         return volume.with_array(array, material=self.card.material, provenance=provenance).warn(*notes)
 
-    def _plan(self, size: tuple[int, int, int], need: BoolArray | None) -> list[Window]:
-        limit = WINDOW_BYTES[self.device.partition(":")[0]] // voxel_bytes(self.card)
-        return plan(size, self.card.halo, limit) if need is None else plan_needed(need, self.card.halo, limit)
-
     def _filtered(
+        self, array: FloatArray, need: BoolArray | None, progress: Progress
+    ) -> tuple[FloatArray, list[Window]]:
+        """The result, and the windows that fitted into memory: after each that did not, halves are tried."""
+        windows = self._plan(array.shape, need, self._limit(array.shape[0]))
+        while True:
+            try:
+                return self._run(array, windows, need, progress), windows
+            except OutOfMemoryError as error:
+                largest = max(window.voxels for window in windows)
+                windows = self._plan(array.shape, need, max(largest // 2, self._least()))
+                if max(window.voxels for window in windows) >= largest:
+                    raise self._too_large(largest, error) from None
+                self._smaller = largest // 2
+
+    def _limit(self, depth: int) -> int:
+        """Voxels of a window of a volume of so many slices."""
+        session = self._session
+        known = session.window_bytes
+        memory = WINDOW_BYTES[self.device.partition(":")[0]] if known is None else known
+        each = sliced_bytes(self.card, depth) if session.slicewise else voxel_bytes(self.card)
+        limit = min(memory // each, MOST_ELEMENTS // max(self.card.channels))
+        return limit if self._smaller is None else min(limit, self._smaller)
+
+    def _least(self) -> int:
+        """Voxels of the smallest window that is of use: half of each side is halo."""
+        return math.prod(4 * halo + 1 for halo in self.card.halo)
+
+    def _plan(self, size: tuple[int, ...], need: BoolArray | None, limit: int) -> list[Window]:
+        z, y, x = size
+        if need is None:
+            return plan((z, y, x), self.card.halo, limit)
+        windows = plan_needed(need, self.card.halo, limit)
+        # A GPU plans anew for each shape, which takes longer than some more voxels.
+        return windows if self.device == "cpu" else _of_one_shape(windows, (z, y, x))
+
+    def _run(
         self, array: FloatArray, windows: list[Window], need: BoolArray | None, progress: Progress
     ) -> FloatArray:
         result = array.copy()
@@ -133,6 +190,16 @@ class Filter:
             progress(done, len(windows))
         return result
 
+    def _too_large(self, voxels: int, error: OutOfMemoryError) -> OutOfMemoryError:
+        """The error with its numbers, where no smaller window is of use."""
+        free = self._session.free_bytes()
+        return OutOfMemoryError(
+            f"device {self.device}",
+            wanted=f"{voxels * voxel_bytes(self.card) / 2**20:.0f} MB for a window of {voxels} voxels",
+            got=str(error) if free is None else f"{free / 2**20:.0f} MB free",
+            mend="close other programs" + ', or use the device "cpu"' * (self.device != "cpu"),
+        )
+
     def _record(self, windows: list[Window], fraction: float, margin_mm: float | None) -> dict[str, Any]:
         record: dict[str, Any] = {
             "model": self.card.name,
@@ -142,6 +209,9 @@ class Filter:
             "provider": self.provider,
             "device": self.device,
             "threads": self._session.threads,
+            "backend": self.backend,
+            "precision": self.precision,
+            "self_test": None if self.self_test is None else asdict(self.self_test),
             "windows": len(windows),
             "computed_voxels": sum(window.voxels for window in windows),
             "filtered_fraction": fraction,
@@ -151,10 +221,33 @@ class Filter:
         return record if fraction == 1 else {**record, "outside": "raw"}
 
 
+def _of_one_shape(windows: list[Window], size: tuple[int, int, int]) -> list[Window]:
+    """The same windows, all as large as the largest along each axis, and none beyond the volume."""
+    sides = [max(window.take[axis].stop - window.take[axis].start for window in windows) for axis in range(3)]
+    return [_widened(window, sides, size) for window in windows]
+
+
+def _widened(window: Window, sides: list[int], size: tuple[int, int, int]) -> Window:
+    take, keep = [], []
+    for old, put, side, n in zip(window.take, window.put, sides, size, strict=True):
+        start = min(old.start, n - side)
+        take.append(slice(start, start + side))
+        keep.append(slice(put.start - start, put.stop - start))
+    return Window(tuple(take), tuple(keep), window.put)
+
+
 def voxel_bytes(card: ModelCard) -> int:
     """Memory that a voxel of a window takes: both sides of the widest layer, and three single volumes."""
     widths = (1, *card.channels, 1)
     return 4 * (max(before + after for before, after in pairwise(widths)) + 3)
+
+
+def sliced_bytes(card: ModelCard, depth: int) -> int:
+    """The same where slices are computed one after the other: six single volumes, and a few slices of each layer.
+
+    Found by measuring windows of 9 to 128 slices of 256 x 256 to 512 x 512 voxels.
+    """
+    return 4 * (6 + -(-SLICES * max(card.channels) // depth))
 
 
 def _check(volume: Volume, card: ModelCard) -> list[str]:

@@ -1,45 +1,42 @@
-"""Opens a model on a device and proves that the device is the one that computes."""
+"""Picks what computes a model and proves that it is the one used, and that it computes the right numbers.
 
-import contextlib
-import io
-import re
-from importlib import metadata
+onnxruntime on the CPU, on the graph as exported, is the judge: whatever else computes is compared with it.
+"""
+
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
-from qctrun.runtime.devices import parse_device, parse_threads
+from qctrun.runtime.devices import check_filtering, parse_device, parse_threads
 from qctrun.runtime.errors import (
     DeviceError,
     ModelError,
     OutOfMemoryError,
     QctrunError,
     RuntimeMissingError,
+    UsageError,
 )
+from qctrun.runtime.filtering.engines import Engine, require_size
+from qctrun.runtime.filtering.engines.onnx_cpu import OnnxCpuEngine, import_onnxruntime, wheel_notes
+from qctrun.runtime.filtering.engines.onnx_cuda import CUDA, OnnxCudaEngine
+from qctrun.runtime.filtering.engines.onnx_flat import OnnxFlatEngine
 from qctrun.runtime.filtering.model import MEND, Model
+from qctrun.runtime.filtering.proof import (
+    CPU_TOLERANCE,
+    GPU_TOLERANCE,
+    PROBE_SIZE,
+    SelfTest,
+    difference,
+    probe,
+    prove,
+    require_same,
+)
 from qctrun.runtime.volume import FloatArray
-
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-WHEELS = ("onnxruntime", "onnxruntime-gpu")
-REINSTALL = 'pip uninstall -y onnxruntime onnxruntime-gpu && pip install "qctrun[cuda]"'
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 FELL_BACK = "device auto fell back to the CPU because"
-
-PROBE_SIZE = (21, 41, 41)
-"""Voxels of the window that is filtered once at the start."""
-PROBE_TOLERANCE = 1e-4
-"""Largest difference from the CPU there, relative to the largest value; TF32 misses it."""
-
-CUDA_OPTIONS = {
-    # The default algorithm search falls back to very slow kernels, and TF32 is on unless it is forbidden.
-    "cudnn_conv_algo_search": "HEURISTIC",
-    "use_tf32": "0",
-    "arena_extend_strategy": "kSameAsRequested",
-}
-SILENT = 4
-"""Log level of onnxruntime that keeps stderr free; what fails is raised all the same."""
 
 
 class Session:
@@ -53,53 +50,81 @@ class Session:
         Where to compute. "auto" takes the GPU where it works and else the CPU, and says so in `notes`.
     threads : int, optional
         CPU threads; all that the process may use when not given.
+    backend : "auto", "onnxruntime" or "openvino"
+        What computes on the CPU; "auto" takes OpenVINO where it is installed. A GPU is always onnxruntime's.
+    precision : "fp32", "tf32" or "fp16"
+        Arithmetic of the convolutions; other than fp32 on a GPU only, and their error is in `notes`.
+    stream : int
+        Handle of a CUDA stream that a GPU is to compute on, for `run_on`; 0 for one of onnxruntime's own.
 
     Attributes
     ----------
     provider : str
-        onnxruntime's name of what computes, e.g. "CPUExecutionProvider".
+        The library's name of what computes, e.g. "CPUExecutionProvider".
     device : str
         "cpu" or "cuda:N".
     threads : int
         CPU threads.
+    backend : str
+        "onnxruntime" or "openvino".
+    precision : str
+        As asked for.
+    self_test : SelfTest or None
+        How far the engine is from onnxruntime on the CPU; None where onnxruntime is not installed.
+    window_bytes : int or None
+        Memory that the activations of a window may take on a GPU; None where that is not known.
+    stream : int
+        As given.
     notes : tuple of str
-        What a user should be told about the choice of device.
+        What a user should be told about the choice.
 
     Raises
     ------
     UsageError
-        When device or threads make no sense.
+        When a word makes no sense, or two do not go together.
     RuntimeMissingError
-        When onnxruntime is not installed.
+        When onnxruntime, or the backend that was asked for, is not installed.
     DeviceError
-        When CUDA was asked for and cannot be used, or computes other numbers than the CPU.
+        When CUDA was asked for and cannot be used, or an engine computes other numbers than the judge.
     ModelError
         When onnxruntime refuses the model, or when it is no filter of one float32 volume.
     """
 
-    def __init__(self, model: Model, device: str = "auto", threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        device: str = "auto",
+        threads: int | None = None,
+        backend: str = "auto",
+        precision: str = "fp32",
+        *,
+        stream: int = 0,
+    ) -> None:
         wanted = parse_device(device)
-        self.threads = parse_threads(threads)
-        runtime = _import_onnxruntime()
-        self.device, self.notes = "cpu", _wheel_notes()
-        self._session = self._open(runtime, model, CPU, {})
-        self._input, self._output = _check_faces(self._session, model)
-        probe, expected = self._probe(model)
-        if device == "auto" and CUDA not in runtime.get_available_providers():
-            # Without an NVIDIA driver there is nothing that a CUDA build could have used, so nothing to say.
-            if NVIDIA_DRIVER.exists():
-                self.notes += (f"{FELL_BACK} this onnxruntime is built without CUDA",)
-        elif wanted != "cpu":
+        check_filtering(device, backend, precision)
+        self.threads, self.precision, self.notes = parse_threads(threads), precision, wheel_notes()
+        self.stream = stream
+        self.window_bytes: int | None = None
+        self.self_test: SelfTest | None = None
+        self._halo, self._proven = model.card.halo, {PROBE_SIZE}
+        self._judge = _open_judge(model, self.threads, device, backend)
+        self._probe = probe()
+        expected = self._judged_probe(model)
+        if wanted != "cpu" and backend != "openvino" and self._may_use_cuda(device):
             try:
-                self._move_to_cuda(runtime, model, wanted, probe, expected)
+                self._use_cuda(model, wanted, stream, expected)
+                return
             except (DeviceError, OutOfMemoryError) as error:
-                if device != "auto":
+                if device != "auto" or precision != "fp32":
                     raise
                 self.notes += (f"{FELL_BACK} of {error}",)
-        self.provider = str(self._session.get_providers()[0])
+        self._use_cpu(model, backend, expected)
 
     def run(self, window: FloatArray) -> FloatArray:
         """Filter one window.
+
+        On a GPU the first window of each size is checked: two corners and the middle are filtered by the
+        judge too, so that a kernel that is wrong at some sizes only cannot pass.
 
         Parameters
         ----------
@@ -115,140 +140,132 @@ class Session:
         OutOfMemoryError
             When the window does not fit into memory.
         DeviceError
-            When the device fails.
+            When the device fails, or computes other numbers than the judge.
         """
-        return self._run(self._session, self.device, window)
+        result = self._engine.run(window)
+        require_size(result, window.shape)
+        if self._judge is not None and self.device != "cpu" and window.shape not in self._proven:
+            tolerance = GPU_TOLERANCE[self.precision]
+            prove(self._judge, window, result, self._halo, tolerance, self.device)
+            self._proven.add(window.shape)
+        return result
 
-    def _run(self, session: Any, device: str, window: FloatArray) -> FloatArray:
-        feed = np.ascontiguousarray(window, dtype=np.float32)[np.newaxis, np.newaxis]
-        try:
-            result = session.run([self._output], {self._input: feed})[0]
-        except Exception as error:  # onnxruntime's own exceptions share no base of their own
-            raise _as_ours(error, device) from None
-        if result.shape != feed.shape:
-            got = f"{result.shape[2:]} from {window.shape}"
-            raise ModelError("model", wanted="a result of the input's size", got=got, mend=MEND)
-        return cast(FloatArray, result[0, 0])
+    @property
+    def slicewise(self) -> bool:
+        """Whether the activations of a window are there a few slices at a time."""
+        return isinstance(self._engine, OnnxFlatEngine)
 
-    def _open(self, runtime: Any, model: Model, provider: str, options: dict[str, str]) -> Any:
-        settings = runtime.SessionOptions()
-        settings.intra_op_num_threads = self.threads
-        settings.log_severity_level = SILENT
-        # Memory is given back after each window: the arena would hold about twice of what a window needs.
-        settings.enable_cpu_mem_arena = settings.enable_mem_pattern = False
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = [(provider, options)] if provider == CPU else [(provider, options), (CPU, {})]
-        try:
-            return runtime.InferenceSession(model.data, settings, providers=providers)
-        except Exception as error:
-            if provider != CPU:
-                raise
-            raise ModelError(f"model {model.path}", wanted="ONNX", got=_line(error), mend=MEND) from None
+    def run_on(self, source: int, target: int, shape: tuple[int, int, int], stream: int) -> None:
+        """Filter one window that lies on the GPU, as `OnnxCudaEngine.run_on`; the first of each size is checked.
 
-    def _probe(self, model: Model) -> tuple[FloatArray, FloatArray]:
-        """A window of noise and what the CPU makes of it; it also shows that the model keeps the size."""
-        probe = np.random.default_rng(0).normal(200, 200, PROBE_SIZE).astype(np.float32)
+        Raises
+        ------
+        UsageError
+            When the session computes on the CPU, or on another stream.
+        OutOfMemoryError, DeviceError
+            As `run`.
+        """
+        if not isinstance(self._engine, OnnxCudaEngine):
+            raise UsageError("window on a device", wanted="a session on a GPU", got=f"one on {self.device}")
+        if shape not in self._proven:
+            self.run(np.resize(self._probe, shape))
+        self._engine.run_on(source, target, shape, stream)
+
+    def free_bytes(self) -> int | None:
+        """Memory of the GPU that nobody holds now; None on the CPU and where it is not known."""
+        return self._engine.free_bytes() if isinstance(self._engine, OnnxCudaEngine) else None
+
+    def _judged_probe(self, model: Model) -> FloatArray | None:
+        """What the judge makes of the probe; it also shows that the model keeps the size."""
+        if self._judge is None:
+            return None
         try:
-            return probe, self._run(self._session, "cpu", probe)
+            return self._judge.run(self._probe)
         except DeviceError as error:
             raise ModelError(f"model {model.path}", wanted="a result", got=str(error), mend=MEND) from None
 
-    def _move_to_cuda(
-        self, runtime: Any, model: Model, device: str, probe: FloatArray, expected: FloatArray
-    ) -> None:
-        """Replace the session by one on the GPU, after that has shown that it computes the same."""
-        session = _open_cuda(runtime, device, lambda options: self._open(runtime, model, CUDA, options))
-        found = self._run(session, device, probe)
-        error = float(np.max(np.abs(found - expected)) / np.max(np.abs(expected)))
-        if not error <= PROBE_TOLERANCE:
-            raise DeviceError(
-                f"device {device}",
-                wanted=f"the CPU's numbers within {PROBE_TOLERANCE:g}",
-                got=f"a relative difference of {error:.2g}",
-                mend='update the NVIDIA driver and cuDNN, or use the device "cpu"',
-            )
-        self._session, self.device = session, device
+    def _may_use_cuda(self, device: str) -> bool:
+        """Whether to try the GPU: always where it was asked for, with "auto" where this onnxruntime knows CUDA."""
+        if device != "auto" or self.precision != "fp32":
+            return True
+        if self._judge is not None and CUDA in import_onnxruntime().get_available_providers():
+            return True
+        # Without an NVIDIA driver there is nothing that a CUDA build could have used, so nothing to say.
+        if NVIDIA_DRIVER.exists():
+            self.notes += (f"{FELL_BACK} no onnxruntime with CUDA is installed",)
+        return False
+
+    def _use_cuda(self, model: Model, device: str, stream: int, expected: FloatArray | None) -> None:
+        engine = OnnxCudaEngine(model, device, self.threads, self.precision, stream)
+        self.self_test = self._compared(engine, device, expected, GPU_TOLERANCE[self.precision])
+        self._engine: Engine = engine
+        self.device, self.backend, self.provider = device, "onnxruntime", engine.provider
+        self.window_bytes = engine.window_bytes
+        self.notes += engine.notes
+        if self.precision != "fp32" and self.self_test is not None:
+            self.notes += (_error_words(self.precision, self.self_test),)
+
+    def _use_cpu(self, model: Model, backend: str, expected: FloatArray | None) -> None:
+        """The first engine that opens and agrees with the judge; in the end the judge itself."""
+        self.device = "cpu"
+        for name, open_engine in _cpu_engines(model, self.threads, backend):
+            try:
+                engine = open_engine()
+                self.self_test = self._compared(engine, "cpu", expected, CPU_TOLERANCE)
+            except QctrunError as error:
+                if backend == "openvino" or self._judge is None:
+                    raise
+                self.notes += (f"{name} is left out because of {error}",)
+                continue
+            self._engine, self.backend, self.provider = engine, name, engine.provider
+            self._judge = None
+            return
+        assert self._judge is not None
+        self._engine, self.backend, self.provider = self._judge, "onnxruntime", self._judge.provider
+
+    def _compared(
+        self, engine: Engine, device: str, expected: FloatArray | None, tolerance: float
+    ) -> SelfTest | None:
+        found = engine.run(self._probe)
+        if expected is None:
+            require_same(0.0 if np.isfinite(found).all() else np.nan, tolerance, device)
+            return None
+        test = difference(found, expected)
+        require_same(test.most_relative, tolerance, device)
+        return test
 
 
-def _import_onnxruntime() -> Any:
+def _open_judge(model: Model, threads: int, device: str, backend: str) -> OnnxCpuEngine | None:
+    """onnxruntime on the graph as exported; None where only OpenVINO is installed and it will do."""
+    has_openvino = find_spec("openvino") is not None
+    if backend == "openvino" and not has_openvino:
+        mend = 'pip install "qctrun[openvino]"'
+        raise RuntimeMissingError("backend openvino", wanted="it installed", got="no openvino", mend=mend)
     try:
-        import onnxruntime
-    except ImportError as error:
-        raise RuntimeMissingError(
-            "onnxruntime",
-            wanted="it installed",
-            got=_line(error),
-            mend='pip install "qctrun[cpu]", or pip install "qctrun[cuda]" for an NVIDIA GPU',
-        ) from None
-    onnxruntime.disable_telemetry_events()  # nothing leaves the machine, and nothing is said on stderr about it
-    return onnxruntime
+        return OnnxCpuEngine(model, threads)
+    except RuntimeMissingError:
+        if backend == "onnxruntime" or device.startswith("cuda") or not has_openvino:
+            raise
+        return None
 
 
-def installed_wheels() -> tuple[str, ...]:
-    """Which of the distributions that own the module `onnxruntime` are installed; it should be one."""
-    found = []
-    for wheel in WHEELS:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            metadata.distribution(wheel)
-            found.append(wheel)
-    return tuple(found)
+def _cpu_engines(model: Model, threads: int, backend: str) -> Iterator[tuple[str, Callable[[], Engine]]]:
+    """What to try on the CPU, the fastest first, each with its name."""
+    if backend != "onnxruntime" and find_spec("openvino") is not None:
+        from qctrun.runtime.filtering.engines.openvino_cpu import OpenVinoEngine
+
+        yield "openvino", lambda: OpenVinoEngine(model, threads)
+    if backend == "openvino":
+        return
+    from qctrun.runtime.filtering import graph
+
+    if graph.flat(model.data, 1) is not None:
+        yield "onnxruntime", lambda: OnnxFlatEngine(model, threads)
 
 
-def _wheel_notes() -> tuple[str, ...]:
-    wheels = installed_wheels()
-    if len(wheels) < 2:
-        return ()
-    return (f"{' and '.join(wheels)} are both installed and overwrite each other; {REINSTALL}",)
-
-
-def _check_faces(session: Any, model: Model) -> tuple[str, str]:
-    """Names of the one input and the one output, which must be float32 (1, 1, any z, any y, any x)."""
-    what = f"model {model.path}"
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1:
-        raise ModelError(
-            what, wanted="one input and one output", got=f"{len(inputs)} and {len(outputs)}", mend=MEND
-        )
-    for side, face in (("input", inputs[0]), ("output", outputs[0])):
-        shape = face.shape
-        fixed = [n if isinstance(n, int) else 0 for n in shape]
-        if face.type != "tensor(float)" or fixed not in ([1, 1, 0, 0, 0], [0, 1, 0, 0, 0]):
-            wanted = f"{side} of float32 (1, 1, z, y, x) with free z, y, x"
-            raise ModelError(what, wanted=wanted, got=f"{face.type} {shape}", mend=MEND)
-    return str(inputs[0].name), str(outputs[0].name)
-
-
-def _open_cuda(runtime: Any, device: str, open_with: Any) -> Any:
-    """A session that has the CUDA provider, or a DeviceError that says why not."""
-    offered = runtime.get_available_providers()
-    if CUDA not in offered:
-        raise DeviceError(f"device {device}", wanted=CUDA, got=", ".join(offered), mend=REINSTALL)
-    said = io.StringIO()
-    # Loading CUDA prints to stdout and logs to stderr by itself; stdout belongs to the data.
-    runtime.set_default_logger_severity(SILENT)
-    try:
-        with contextlib.redirect_stdout(said):
-            runtime.preload_dlls()
-            session = open_with({**CUDA_OPTIONS, "device_id": device.partition(":")[2]})
-    except Exception as error:
-        raise _no_cuda(device, _line(error)) from None
-    if session.get_providers()[0] != CUDA:
-        raise _no_cuda(device, said.getvalue().strip().partition("\n")[0] or "only the CPU")
-    return session
-
-
-def _no_cuda(device: str, got: str) -> DeviceError:
-    mend = f'look at nvidia-smi (driver 580 or newer), or {REINSTALL}, or use the device "cpu"'
-    return DeviceError(f"device {device}", wanted="a GPU that onnxruntime can use", got=got, mend=mend)
-
-
-def _as_ours(error: Exception, device: str) -> QctrunError:
-    text = _line(error)
-    if isinstance(error, MemoryError) or re.search(r"alloc|out of memory", text, re.IGNORECASE):
-        mend = "close other programs or give a mask"
-        return OutOfMemoryError(f"device {device}", wanted="memory for a window", got=text, mend=mend)
-    return DeviceError(f"device {device}", wanted="a filtered window", got=text, mend='try the device "cpu"')
-
-
-def _line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def _error_words(precision: str, test: SelfTest) -> str:
+    return (
+        f"precision {precision}: on a window of noise the error against fp32 on the CPU is rms "
+        f"{test.rms_mg_cm3:.2g} mg/cm3 ({test.rms_relative:.1g} of the rms) and at most "
+        f"{test.most_mg_cm3:.2g} mg/cm3 ({test.most_relative:.1g} of the largest value)"
+    )

@@ -12,7 +12,6 @@ from itertools import pairwise, product
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from qctrun.runtime.volume import BoolArray
 
@@ -81,6 +80,8 @@ def plan_needed(need: BoolArray, halo: Triple, limit: int) -> list[Window]:
 
 def grow(mask: BoolArray, margin: Triple) -> BoolArray:
     """The mask and all voxels at most `margin` voxels (z, y, x) away along each axis."""
+    from scipy import ndimage  # takes longer to load than a small scan to filter, and few runs have a mask
+
     region = bounding_box(mask)
     grown = np.zeros_like(mask)
     if region is None:

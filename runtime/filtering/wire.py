@@ -1,4 +1,4 @@
-"""The few bytes of protobuf that a model's card and checksum need, so that the runtime needs no `onnx`.
+"""The few bytes of protobuf that a model's card, checksum and graph need, so that the runtime needs no `onnx`.
 
 A message is a row of fields, each a tag (number and wire type) and a payload. ONNX keeps everything
 that matters here on the outer levels: the graph, its initialisers and the metadata of the model.
@@ -42,6 +42,26 @@ def text_field(number: int, text: str | bytes) -> bytes:
     """One length-delimited field, ready to be appended to a message."""
     payload = text.encode() if isinstance(text, str) else text
     return _as_varint(number << 3 | LENGTH) + _as_varint(len(payload)) + payload
+
+
+def number_field(number: int, value: int) -> bytes:
+    """One field of a number from 0 on, ready to be appended to a message."""
+    return _as_varint(number << 3 | VARINT) + _as_varint(value)
+
+
+def numbers(payload: bytes) -> list[int]:
+    """The numbers in a payload: one in a field of its own, any count where they are packed.
+
+    Raises
+    ------
+    ValueError
+        When the bytes are no such numbers.
+    """
+    found, at = [], 0
+    while at < len(payload):
+        value, at = _varint(payload, at)
+        found.append(value)
+    return found
 
 
 def _payload(message: bytes, at: int, kind: int) -> tuple[int, int]:

@@ -16,10 +16,11 @@ import SimpleITK as sitk
 from qctrun.runtime.errors import OutputError, OutputExistsError
 from qctrun.runtime.formats import READABLE
 from qctrun.runtime.json_files import json_text
+from qctrun.runtime.version import VERSION
 from qctrun.runtime.volume import Grid, Volume
 from qctrun.runtime.writing.files import Staging, writing
 from qctrun.runtime.writing.names import image_suffix, sidecar_name
-from qctrun.runtime.writing.sidecars import sidecar_of, version
+from qctrun.runtime.writing.sidecars import sidecar_of
 
 _VOXEL_BYTES = 4
 _NIFTI_HEADER_BYTES = 352
@@ -149,7 +150,7 @@ def _nifti_header(header: bytes, size_xyz: tuple[int, ...], name: str, descripti
 def _description(volume: Volume) -> str:
     nominal = "nominal calibration" * bool((volume.provenance.get("calibration") or {}).get("nominal"))
     unit = "fraction" if volume.unit == "1" else volume.unit
-    return " ".join(part for part in (f"qctrun {version()}:", unit, volume.material or "", nominal) if part)
+    return " ".join(part for part in (f"qctrun {VERSION}:", unit, volume.material or "", nominal) if part)
 
 
 def _stream(volume: Volume, header: bytes, path: Path, *, compressed: bool) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 from qctrun.runtime.digests import sha256_of
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.json_files import json_text, read_json
+from qctrun.runtime.version import VERSION
 from qctrun.runtime.volume import Grid, Volume
 from qctrun.runtime.writing.files import Staging
-from qctrun.runtime.writing.sidecars import version
 
 SCHEMA = "qctrun/run/1"
-_LIBRARIES = ("numpy", "SimpleITK", "pydicom", "numba", "onnxruntime", "torch")
+_LIBRARIES = ("numpy", "SimpleITK", "pydicom", "numba", "onnxruntime", "openvino", "torch")
 
 
 @dataclass
@@ -177,7 +177,7 @@ def versions() -> dict[str, str]:
     """Versions of this package, Python and those libraries that the run has loaded."""
     loaded = {name: sys.modules[name] for name in _LIBRARIES if name in sys.modules}
     found = {name: str(getattr(module, "__version__", "unknown")) for name, module in loaded.items()}
-    return {"qctrun": version(), "python": platform.python_version(), **found}
+    return {"qctrun": VERSION, "python": platform.python_version(), **found}
 
 
 def peak_memory_mb() -> float:

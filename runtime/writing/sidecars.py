@@ -1,8 +1,8 @@
 """What stands in the JSON file beside an image: the unit, the material and where the values came from."""
 
-from importlib import metadata
 from typing import Any
 
+from qctrun.runtime.version import VERSION
 from qctrun.runtime.volume import Volume
 
 
@@ -32,12 +32,7 @@ def sidecar_of(volume: Volume) -> dict[str, Any]:
         "Provider": model.get("provider"),
     }
     said = {key: value for key, value in known.items() if value not in (None, "", [])}
-    return {**said, **_of_map(volume), "Warnings": list(volume.warnings), "qctrunVersion": version()}
-
-
-def version() -> str:
-    """The version of this package."""
-    return metadata.version("qctrun")
+    return {**said, **_of_map(volume), "Warnings": list(volume.warnings), "qctrunVersion": VERSION}
 
 
 def _of_map(volume: Volume) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from qctrun.runtime.json_files import json_text
+from qctrun.runtime.version import VERSION
 from qctrun.runtime.volume import Volume
-from qctrun.runtime.writing.sidecars import version
 
 if TYPE_CHECKING:  # else every `write` would load the compiler behind the maps
     from qctrun.runtime.measuring import MapMeans, Parameters
@@ -104,7 +104,7 @@ def parameter_rows(
         "calibration_intercept_mg_cm3": line.get("intercept"),
         "calibration_source": line.get("source"),
         "calibration_nominal": bool(line.get("nominal")),
-        "qctrun_version": version(),
+        "qctrun_version": VERSION,
     }
     whole = "whole volume" if mask == "none" else "whole mask"
     rows = []
