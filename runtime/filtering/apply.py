@@ -1,7 +1,7 @@
 """Windows x session: a calibrated volume in, the filtered one on the same grid out."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from numbers import Real
 from pathlib import Path
@@ -14,10 +14,10 @@ from qctrun.runtime.errors import InputError, OutOfMemoryError, UsageError
 from qctrun.runtime.filtering.model import ModelCard, load_model
 from qctrun.runtime.filtering.proof import SelfTest
 from qctrun.runtime.filtering.session import Session
-from qctrun.runtime.filtering.windows import Window, grow, plan, plan_needed
+from qctrun.runtime.filtering.windows import Window, grow, of_one_shape, plan, plan_needed
 from qctrun.runtime.volume import BoolArray, FloatArray, Progress, Volume, as_mask, require_finite
 
-WINDOW_BYTES = {"cpu": 512 * 2**20, "cuda": 2**30}
+WINDOW_BYTES = {"cpu": 704 * 2**20, "cuda": 2**30}
 """Memory that the activations of one window may take. On the CPU, 512 x 512 x 128 voxels stay well under 2 GB
 in all; on a GPU this is for a driver that does not say how much is free."""
 
@@ -29,6 +29,28 @@ SLICES = 16
 
 SPACING_TOLERANCE = 0.1
 """Relative difference from the model's voxel spacing above which a warning is due."""
+
+MARGIN_MM = 5.0
+"""How far around a mask is filtered with it, if nothing else is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterTask:
+    """What a call of the filter is to do.
+
+    Attributes
+    ----------
+    need : bool array (z, y, x) or None
+        Voxels to filter; all of them when None.
+    margin_mm : float or None
+        How far they reach around the mask.
+    notes : tuple of str
+        What is doubtful about the volume.
+    """
+
+    need: BoolArray | None
+    margin_mm: float | None
+    notes: tuple[str, ...]
 
 
 class Filter:
@@ -57,6 +79,8 @@ class Filter:
         Digest of the model file.
     provider, device : str
         What computes, e.g. "CPUExecutionProvider" and "cpu".
+    asked : str
+        The device as it was asked for.
     backend, precision : str
         The library that computes, "onnxruntime" or "openvino", and the arithmetic.
     self_test : SelfTest or None
@@ -79,11 +103,12 @@ class Filter:
         backend: str = "auto",
         precision: str = "fp32",
     ) -> None:
-        loaded = load_model(model)
+        loaded = self._model = load_model(model)
         self._session = Session(loaded, device, threads, backend, precision)
         self.card: ModelCard = loaded.card
         self.sha256: str = loaded.sha256
         self.provider: str = self._session.provider
+        self.asked: str = device
         self.device: str = self._session.device
         self.backend: str = self._session.backend
         self.precision: str = self._session.precision
@@ -96,7 +121,7 @@ class Filter:
         volume: Volume,
         *,
         mask: npt.NDArray[Any] | None = None,
-        margin_mm: float = 5.0,
+        margin_mm: float = MARGIN_MM,
         progress: Progress | None = None,
     ) -> Volume:
         """Filter a volume.
@@ -130,24 +155,47 @@ class Filter:
         OutOfMemoryError, DeviceError
             When a window does not fit or the device fails.
         """
+        task = self.task(volume, mask, margin_mm)
+        array, windows = self._filtered(volume.array, task.need, progress or (lambda done, total: None))
+        return self.result(volume, task, array, windows)
+
+    def task(
+        self, volume: Volume, mask: npt.NDArray[Any] | None = None, margin_mm: float = MARGIN_MM
+    ) -> FilterTask:
+        """Check a call before anything is computed; for those who run the windows themselves."""
         _require_margin(margin_mm)
-        notes = _check(volume, self.card)
-        need = None if mask is None else _need(mask, margin_mm, volume)
-        array, windows = self._filtered(volume.array, need, progress or (lambda done, total: None))
-        fraction = 1.0 if need is None else float(need.mean())
+        notes = tuple(_check(volume, self.card))
+        if mask is None:
+            return FilterTask(None, None, notes)
+        return FilterTask(_need(mask, margin_mm, volume), float(margin_mm), notes)
+
+    def windows(self, size: tuple[int, ...], need: BoolArray | None) -> list[Window]:
+        """How a volume of this size (z, y, x) is cut up, as far as it is needed."""
+        return self._plan(size, need, self._limit(size[0]))
+
+    def result(self, volume: Volume, task: FilterTask, array: FloatArray, windows: list[Window]) -> Volume:
+        """The filtered numbers of a volume as what `__call__` returns."""
+        notes, fraction = task.notes, 1.0
+        if task.need is not None:
+            fraction = np.count_nonzero(task.need) / task.need.size
         if fraction < 1:
-            notes.append(
-                f"filtered only within the mask and {margin_mm:g} mm around; the rest is as it came in"
+            notes += (
+                f"filtered only within the mask and {task.margin_mm:g} mm around; the rest is as it came in",
             )
-        record = self._record(windows, fraction, None if need is None else float(margin_mm))
-        provenance = {**volume.provenance, "filter": record}
+        provenance = {**volume.provenance, "filter": self._record(windows, fraction, task.margin_mm)}
         return volume.with_array(array, material=self.card.material, provenance=provenance).warn(*notes)
+
+    def session_on(self, stream: int) -> Session:
+        """The same model on the same GPU and in the same arithmetic, on a CUDA stream of the caller's."""
+        return Session(
+            self._model, self.device, self._session.threads, precision=self.precision, stream=stream
+        )
 
     def _filtered(
         self, array: FloatArray, need: BoolArray | None, progress: Progress
     ) -> tuple[FloatArray, list[Window]]:
         """The result, and the windows that fitted into memory: after each that did not, halves are tried."""
-        windows = self._plan(array.shape, need, self._limit(array.shape[0]))
+        windows = self.windows(array.shape, need)
         while True:
             try:
                 return self._run(array, windows, need, progress), windows
@@ -177,7 +225,7 @@ class Filter:
             return plan((z, y, x), self.card.halo, limit)
         windows = plan_needed(need, self.card.halo, limit)
         # A GPU plans anew for each shape, which takes longer than some more voxels.
-        return windows if self.device == "cpu" else _of_one_shape(windows, (z, y, x))
+        return windows if self.device == "cpu" else of_one_shape(windows, (z, y, x))
 
     def _run(
         self, array: FloatArray, windows: list[Window], need: BoolArray | None, progress: Progress
@@ -219,21 +267,6 @@ class Filter:
             "notes": list(self.notes),
         }
         return record if fraction == 1 else {**record, "outside": "raw"}
-
-
-def _of_one_shape(windows: list[Window], size: tuple[int, int, int]) -> list[Window]:
-    """The same windows, all as large as the largest along each axis, and none beyond the volume."""
-    sides = [max(window.take[axis].stop - window.take[axis].start for window in windows) for axis in range(3)]
-    return [_widened(window, sides, size) for window in windows]
-
-
-def _widened(window: Window, sides: list[int], size: tuple[int, int, int]) -> Window:
-    take, keep = [], []
-    for old, put, side, n in zip(window.take, window.put, sides, size, strict=True):
-        start = min(old.start, n - side)
-        take.append(slice(start, start + side))
-        keep.append(slice(put.start - start, put.stop - start))
-    return Window(tuple(take), tuple(keep), window.put)
 
 
 def voxel_bytes(card: ModelCard) -> int:

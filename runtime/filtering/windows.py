@@ -78,10 +78,14 @@ def plan_needed(need: BoolArray, halo: Triple, limit: int) -> list[Window]:
     return min(plans, key=lambda windows: sum(window.voxels for window in windows))
 
 
+def of_one_shape(windows: list[Window], size: Triple) -> list[Window]:
+    """The same windows, all as large as the largest along each axis, and none beyond the volume."""
+    sides = [max(window.take[axis].stop - window.take[axis].start for window in windows) for axis in range(3)]
+    return [_widened(window, sides, size) for window in windows]
+
+
 def grow(mask: BoolArray, margin: Triple) -> BoolArray:
     """The mask and all voxels at most `margin` voxels (z, y, x) away along each axis."""
-    from scipy import ndimage  # takes longer to load than a small scan to filter, and few runs have a mask
-
     region = bounding_box(mask)
     grown = np.zeros_like(mask)
     if region is None:
@@ -90,23 +94,43 @@ def grow(mask: BoolArray, margin: Triple) -> BoolArray:
         slice(max(0, part.start - m), min(n, part.stop + m))
         for part, m, n in zip(region, margin, mask.shape, strict=True)
     )
-    inside = mask[near].view(np.uint8)
+    grown[near] = mask[near]
     for axis, m in enumerate(margin):
-        inside = ndimage.maximum_filter1d(inside, 2 * m + 1, axis=axis, mode="constant")
-    grown[near] = inside.view(np.bool_)
+        _spread(np.moveaxis(grown[near], axis, 0), m)
     return grown
 
 
 def bounding_box(mask: BoolArray) -> Box | None:
     """The smallest box around the voxels that are set; None when none is."""
-    box = []
+    box: list[slice] = []
     for axis in range(mask.ndim):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        found = np.flatnonzero(mask.any(axis=others))
+        # Only what the axes before have left is looked through.
+        rest = mask[tuple(box)]
+        found = np.flatnonzero(rest.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
         if found.size == 0:
             return None
         box.append(slice(int(found[0]), int(found[-1]) + 1))
     return tuple(box)
+
+
+def _widened(window: Window, sides: list[int], size: Triple) -> Window:
+    take, keep = [], []
+    for old, put, side, n in zip(window.take, window.put, sides, size, strict=True):
+        start = min(old.start, n - side)
+        take.append(slice(start, start + side))
+        keep.append(slice(put.start - start, put.stop - start))
+    return Window(tuple(take), tuple(keep), window.put)
+
+
+def _spread(mask: BoolArray, margin: int) -> None:
+    """Set all that is at most `margin` away along the first axis, in place; each pass reaches twice as far."""
+    margin, reached = min(margin, len(mask) - 1), 0
+    while reached < margin:
+        step = min(reached + 1, margin - reached)
+        before = mask.copy(order="K")  # as it lies in memory, whichever axis comes first
+        mask[step:] |= before[:-step]
+        mask[:-step] |= before[step:]
+        reached += step
 
 
 def _tight_windows(need: BoolArray, region: Box, halo: Triple, limit: int) -> Iterator[Window]:
