@@ -7,6 +7,7 @@ import pytest
 from map_cases import PAPER, assert_same_bits, bone_like, size_around, volume_of
 
 from qctrun.runtime.measuring import local_maps
+from qctrun.runtime.measuring.kernels import cpu
 from qctrun.runtime.volume import Grid, Volume
 
 
@@ -71,7 +72,8 @@ def test_progress_counts_up_to_its_total():
     assert done[-1] == totals[0]
 
 
-def test_the_maps_say_which_device_made_them():
+def test_the_maps_say_which_device_made_them(monkeypatch):
+    monkeypatch.setattr("qctrun.runtime.measuring.maps.has_driver", lambda: False)
     for device in ("auto", "cpu"):
         maps = local_maps(volume_of(bone_like((9, 17, 21))), (200.0,), 1.548, device=device)
         assert {volume.provenance["map"]["device"] for volume in maps.values()} == {"cpu"}
@@ -105,6 +107,18 @@ def test_the_number_of_threads_does_not_show(step):
     one = local_maps(volume, (200.0, 225.0), 2.924, step=step, threads=1)
     assert_same_bits(local_maps(volume, (200.0, 225.0), 2.924, step=step, threads=2), one)
     assert_same_bits(local_maps(volume, (200.0, 225.0), 2.924, step=step), one)
+
+
+@pytest.mark.parametrize("tile", [(1, 1), (7, 19), (16, 32)])
+def test_the_cut_into_tiles_does_not_show(monkeypatch, tile):
+    volume = volume_of(bone_like((11, 40, 70)))
+    mask = np.zeros(volume.array.shape, np.uint8)
+    mask[2:9, 5:33, 3:68] = 1
+    options = {"threads": 2, "mask": mask, "inside": True}
+    whole = local_maps(volume, (200.0, 225.0), 1.548, **options)
+    monkeypatch.setattr(cpu, "TILE_ROWS", tile[0])
+    monkeypatch.setattr(cpu, "TILE_COLUMNS", tile[1])
+    assert_same_bits(local_maps(volume, (200.0, 225.0), 1.548, **options), whole)
 
 
 def test_two_callers_at_once_get_what_each_gets_alone():

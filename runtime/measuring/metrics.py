@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qctrun.runtime.devices import parse_device
 from qctrun.runtime.errors import InputError, UsageError
 from qctrun.runtime.measuring.precision import (
     LSC_FACTOR,
@@ -15,7 +16,7 @@ from qctrun.runtime.measuring.precision import (
     chi_square_interval,
     cluster_bootstrap,
 )
-from qctrun.runtime.measuring.sums import Doubles, Repeats, cluster_sums, statistics
+from qctrun.runtime.measuring.sums import Doubles, Repeats, Sums, cluster_sums, statistics
 
 RESAMPLES = 2000
 ENOUGH_DEGREES_OF_FREEDOM = 27
@@ -148,6 +149,7 @@ def metrics(
     given: npt.ArrayLike | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
+    device: str = "cpu",
 ) -> Metrics:
     """Judge repeated measurements by themselves and, where a truth is known, against it.
 
@@ -166,6 +168,8 @@ def metrics(
         Draws of the bootstrap, 0 for no intervals.
     seed : int
         Of the draws.
+    device : str
+        Where the data points are summed: "cpu", "cuda" or "cuda:N", for very many values.
 
     Returns
     -------
@@ -177,6 +181,8 @@ def metrics(
         When the shapes do not fit, a value is infinite, or there is neither a second repetition nor a truth.
     UsageError
         When `given` comes without a truth, or `resamples` is below 0.
+    DeviceError
+        When the GPU cannot be used.
 
     Notes
     -----
@@ -197,7 +203,9 @@ def metrics(
         None if truth is None else truth[complete],
         None if beside is None else beside[..., complete],
     )
-    return _judged(repeats, numbers, counts, resamples, seed)
+    on = "cpu" if device == "auto" else parse_device(device)
+    sums = cluster_sums(repeats, numbers, count, on)
+    return _judged(repeats, sums, counts, resamples, seed)
 
 
 def _checked(
@@ -261,13 +269,12 @@ def _clusters(
 
 def _judged(
     repeats: Repeats,
-    numbers: npt.NDArray[np.intp],
+    sums: Sums,
     counts: tuple[int, int, int, int],
     resamples: int,
     seed: int,
 ) -> Metrics:
     _, repetitions, clusters, _ = counts
-    sums = cluster_sums(repeats, numbers, clusters)
     whole = {name: values.sum(axis=0, keepdims=True) for name, values in sums.items()}
     found = {name: _defined(values[0]) for name, values in statistics(whole, repeats).items()}
     rms_sd = found["rms_sd"]

@@ -6,6 +6,7 @@ Every function works on a batch of such totals at once, one entry for each draw,
 statistic is undefined.
 """
 
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class Repeats:
         return cls(x - x_offset, None if y is None else y - y_offset, given, x_offset, y_offset)
 
 
-def cluster_sums(repeats: Repeats, cluster: npt.NDArray[np.intp], clusters: int) -> Sums:
+def cluster_sums(repeats: Repeats, cluster: npt.NDArray[np.intp], clusters: int, device: str = "cpu") -> Sums:
     """Sum what the statistics need over the data points of each cluster.
 
     Parameters
@@ -60,12 +61,21 @@ def cluster_sums(repeats: Repeats, cluster: npt.NDArray[np.intp], clusters: int)
         The data.
     cluster : integer array (point)
         The number of each data point's cluster, 0 to `clusters` - 1.
+    device : str
+        "cpu" or "cuda:N"; the sums agree to rounding.
 
     Returns
     -------
     mapping
         Names to arrays (cluster), or (cluster, repetition) for the sums of single repetitions.
     """
+    if device != "cpu":
+        on_gpu = importlib.import_module("qctrun.runtime.measuring.kernels.cuda_moments")
+        offsets = repeats.x_offset, repeats.y_offset
+        found: Sums = on_gpu.cluster_sums(
+            repeats.x, repeats.y, repeats.given, offsets, cluster, clusters, device
+        )
+        return found
     sums: Sums = {}
     for start in range(0, cluster.size, _BLOCK):
         here = slice(start, start + _BLOCK)
