@@ -6,7 +6,7 @@ from map_cases import PAPER, middle_of, size_around, volume_of
 
 import oracles
 from qctrun.runtime.measuring import local_maps
-from qctrun.runtime.measuring.kernels.formulas import soft_positive
+from qctrun.runtime.measuring.kernels.formulas import fuzzy_step, soft_positive
 
 
 def test_a_voxel_at_the_threshold_is_bone():
@@ -30,6 +30,12 @@ def test_the_fuzzy_step_is_ten_mg_cm3_wide(excess_mg_cm3, bvtv):
     assert oracles.soft_step(excess_mg_cm3) == pytest.approx(bvtv, abs=1e-6)
     found = local_maps(volume_of(array), (225.0,), 1.548)["BVTV", 225.0]
     assert middle_of(found) == pytest.approx(bvtv, abs=1e-5)
+
+
+def test_the_series_of_the_fuzzy_step_is_right():
+    excess = np.linspace(-500, 500, 20001)
+    found = [fuzzy_step(225 + x, 225.0) for x in excess]
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(-excess / 10)), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize(("multiple", "plus"), [(0.0, 1.313), (3.5, 3.579)])

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from qctrun.runtime.measuring.kernels import fixed_point, tiles
-from qctrun.runtime.measuring.kernels.tiles import Flags, Floats, Tile, Widths
+from qctrun.runtime.measuring.kernels.discs import Tile, Widths
+from qctrun.runtime.measuring.kernels.tiles import Flags, Floats
 
-TILE_ROWS, TILE_COLUMNS = 32, 128
-"""Outputs of a tile in y and x. The runs of a 4.3 mm sphere take 370 kB then, which a core's own cache holds;
-narrower tiles measured slower, since a larger part of each is border."""
+TILE_ROWS, TILE_COLUMNS = 48, 256
+"""Outputs of a tile in y and x. Narrower tiles measured slower: more of each is border, and their loops are short."""
 
 
 def measure(
@@ -54,8 +54,8 @@ def measure(
     """
     half, voxels, disc_voxels = _sphere(half_widths)
     pieces = _tiles(wanted, half, threads)
-    bmd, sd = (np.full(values.shape, np.nan, np.float32) for _ in range(2))
-    bvtv, tmd = ([np.full(values.shape, np.nan, np.float32) for _ in thresholds] for _ in range(2))
+    bmd, sd, *rest = _blank(values.shape, 2 + 2 * len(thresholds), threads)
+    bvtv, tmd = rest[::2], rest[1::2]
     if not pieces:
         return bmd, sd, bvtv, tmd
     low, high = _range(values, pieces, half)
@@ -92,22 +92,36 @@ def _sphere(half_widths: Widths) -> tuple[Widths, int, int]:
     return half, 2 * sum(discs) - discs[0], discs[0]
 
 
+def _blank(shape: tuple[int, ...], count: int, threads: int | None) -> list[Floats]:
+    """Maps without a value. To touch so much memory for the first time takes long enough for several threads."""
+    with ThreadPoolExecutor(_workers(threads)) as pool:
+        return list(pool.map(lambda _: np.full(shape, np.nan, np.float32), range(count)))
+
+
 def _tiles(wanted: Flags, half: Widths, threads: int | None) -> list[Tile]:
     """Cut the box of what is wanted into tiles (z0, z1, y0, y1, x0, x1), and leave out the empty ones."""
     plane = _any(wanted, 0)
     if not plane.any():
         return []
     z0, z1 = _extent(_any(wanted, (1, 2)))
+    y0, y1 = _extent(_any(plane, 1))
     columns = [
-        (z0, z1, y0, y1, x0, x1)
-        for y0, y1 in _cuts(*_extent(_any(plane, 1)), TILE_ROWS)
-        for x0, x1 in _cuts(*_extent(_any(plane, 0)), TILE_COLUMNS)
-        if plane[y0:y1, x0:x1].any()
+        (z0, z1, *rows, *columns)
+        for rows in _cuts(y0, y1, _rows(y1 - y0, _workers(threads)))
+        for columns in _cuts(*_extent(_any(plane, 0)), TILE_COLUMNS)
+        if plane[slice(*rows), slice(*columns)].any()
     ]
     # A slim box gives every core work only when it is cut in z too, where a cut costs two half spheres.
     parts = -(-2 * _workers(threads) // len(columns))
     depth = max(-(-(z1 - z0) // parts), 4 * half.shape[0])
     return [(a, b, *tile[2:]) for tile in columns for a, b in _cuts(z0, z1, depth)]
+
+
+def _rows(height: int, workers: int) -> int:
+    """How many a tile may have, so that all workers end at the same time unless tiles became too flat for that."""
+    pieces = -(-height // TILE_ROWS)
+    alike = -(-pieces // workers) * workers
+    return -(-height // alike) if height >= alike * TILE_ROWS // 2 else TILE_ROWS
 
 
 def _any(flags: Flags, axis: int | tuple[int, ...]) -> Flags:
