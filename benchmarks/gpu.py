@@ -30,8 +30,9 @@ from racing import (
     write,
 )
 
-from qctrun.runtime import Filter, local_maps
+from qctrun.runtime import Filter, Grid, local_maps
 from qctrun.runtime.errors import DeviceError, QctrunError, RuntimeMissingError
+from qctrun.runtime.measuring.maps import planned
 from qctrun.runtime.measuring.sphere import Sphere
 
 LARGE: Size = (128, 512, 512)
@@ -202,14 +203,35 @@ def _device() -> str:
     return ", ".join((gpu() or {"name": "unknown GPU"}).values())
 
 
-def _trip(shape: Size) -> Any:
-    """A trip with a scan in its pinned memory; its steps are put on its stream and not waited for."""
-    from qctrun.runtime.trip import Trip
+class _Trip:
+    """The package's trip with pinned memory at both ends; its steps are put on its stream and not waited for."""
 
-    line = (LINE["slope"], LINE["intercept"])
-    made = Trip(shape, SPACING_MM, line, THRESHOLDS_MG_CM3, DIAMETER_MM, device="cuda")
-    made.scan[...] = hounsfield(shape)
-    return made
+    def __init__(self, shape: Size) -> None:
+        from numba import cuda
+
+        from qctrun.runtime.trip_cuda import DeviceTrip
+
+        work = planned(Grid(shape, SPACING_MM), THRESHOLDS_MG_CM3, DIAMETER_MM, "fuzzy", None, False)
+        line = LINE["slope"], LINE["intercept"]
+        self._way = DeviceTrip(Filter(device="cuda"), work, line, np.int16)
+        self.stream, self.filter, self.maps = self._way.stream, self._way.filter, self._way.measure
+        self._scan = cuda.pinned_array(shape, np.int16)
+        self._scan[...] = hounsfield(shape)
+        self._results = [cuda.pinned_array(shape, np.float32) for _ in self._way.results]
+
+    def upload(self) -> None:
+        """The scan, calibrated on the device."""
+        self._way.scan.copy_to_device(self._scan, stream=self.stream)
+        self._way.calibrate()
+
+    def download(self) -> None:
+        """The filtered volume and all maps."""
+        for device, host in zip(self._way.results, self._results, strict=True):
+            device.copy_to_host(host, stream=self.stream)
+
+
+def _trip(shape: Size) -> Any:
+    return _Trip(shape)
 
 
 def _all_steps(made: Any) -> None:

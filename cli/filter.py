@@ -1,4 +1,4 @@
-"""`qctrun filter`: a scan in, the filtered volume on the same grid out."""
+"""`qctrun filter`: a scan in, the filtered volume on the same grid out; with --params also what it measures."""
 
 import shlex
 from contextlib import suppress
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from qctrun.cli.call import Call
+from qctrun.cli.measuring import Measuring, measuring_options, refuse_measuring
 from qctrun.cli.options import (
     PathType,
     Reading,
@@ -21,6 +22,9 @@ from qctrun.cli.options import (
 from qctrun.runtime.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from qctrun.runtime import Filter, Volume
     from qctrun.runtime.writing import RunRecord, Staging
 
@@ -38,6 +42,13 @@ _UNSCORED = (
     "--model", type=PathType(), metavar="FILE", help="ONNX model to use. [default: the one that is shipped]"
 )
 @mask_option("Filter only what this mask and its surroundings need; the rest stays as it came in.")
+@click.option(
+    "--params",
+    "measure",
+    is_flag=True,
+    help="Measure as well, as `qctrun params` would afterwards; --thresholds to --json are for this.",
+)
+@measuring_options
 @reading_options
 @filtering_options
 def command(
@@ -48,11 +59,10 @@ def command(
     fmt: str,
     model: Path | None,
     mask: Path | None,
+    measure: bool,
+    measuring: Measuring,
     reading: Reading,
-    device: str,
-    threads: int | None,
-    backend: str,
-    precision: str,
+    **computing: Any,
 ) -> None:
     """Filter a scan with the bone-parameter-aware network.
 
@@ -64,37 +74,123 @@ def command(
       <stem>_desc-nnsp_ct.nii.gz   the filtered volume, mg/cm3, on the grid of INPUT
       <stem>_desc-nnsp_ct.json     its sidecar: unit, material, calibration, model
       filter.run.json              the record of the run
+    With --params also what `qctrun params` writes, all of it or nothing; the table goes to stdout.
     """
-    from qctrun.runtime.reading import find_mask, stem_of
-    from qctrun.runtime.writing import RunRecord, Staging, filtered_name, record_name, sidecar_name
+    if measure:
+        measuring.check_labels()
+    else:
+        refuse_measuring()
+    options = {
+        "input": _named(call, source, out),
+        "out": out,
+        "format": fmt,
+        "overwrite": overwrite,
+        "model": model,
+        "mask": mask,
+        **reading.keywords(),
+        **computing,
+    }
+    if measure:
+        from qctrun.cli.filter_params import run
 
-    source = _named(call, source, out)
-    name = filtered_name(stem_of(source), fmt)
+        run(call, options, reading, measuring)
+    else:
+        _run(call, options, reading)
+
+
+def _run(call: Call, options: dict[str, Any], reading: Reading) -> None:
+    from qctrun.runtime.reading import find_mask, stem_of
+    from qctrun.runtime.writing import Staging, filtered_name, record_name, sidecar_name
+
+    source, mask, out = options["input"], options["mask"], options["out"]
+    name = filtered_name(stem_of(source), options["format"])
     names = (sidecar_name(name), name, record_name("filter"))
-    sources = [path for path in (source, mask, model) if path]
-    with Staging(out, names, overwrite=overwrite, inputs=sources) as staging:
-        options = {
-            "input": source,
-            "out": out,
-            "format": fmt,
-            "overwrite": overwrite,
-            "model": model,
-            "mask": mask,
-            **reading.keywords(),
-            "device": device,
-            "threads": threads,
-            "backend": backend,
-            "precision": precision,
-        }
-        record = RunRecord("filter", ("qctrun", *call.argv), options, device={"asked": device})
+    sources = [path for path in (source, mask, options["model"]) if path]
+    with Staging(out, names, overwrite=options["overwrite"], inputs=sources) as staging:
         found = None if mask else find_mask(source, series_uid=reading.series_uid)
-        filtered = _filtered(call, record, source, reading)
-        record.options = {**options, **_mask_facts(mask, found)}
-        _stage(record, staging, filtered, name)
+        record = record_of(call, options)
+        network = open_network(call, record)
+        volume, region = read_both(call, record, reading)
+        with record.stage("filter"), call.progress("filtering") as progress:
+            filtered = network(volume, mask=region, progress=progress)
+        filtered = note_filtered(call, record, network, volume, filtered)
+        record.options = {**options, **mask_facts(mask, found)}
+        stage_filtered(record, staging, filtered, name)
+        record.add_to(staging, record_name("filter"))
         call.replaced(staging.commit())
-    if found and not mask:
+    if found:
         call.say(f"found {found}; qctrun params will use it as the mask")
     call.say(f"wrote {out / name} in {sum(record.seconds.values()):.1f} s")
+
+
+def record_of(call: Call, options: dict[str, Any]) -> "RunRecord":
+    """The record of a run of the filter, at its beginning."""
+    from qctrun.runtime.writing import RunRecord
+
+    return RunRecord("filter", ("qctrun", *call.argv), options, device={"asked": options["device"]})
+
+
+def open_network(call: Call, record: "RunRecord") -> "Filter":
+    """Open the model where the options want it; before the scan, which may take minutes to read."""
+    from qctrun.runtime import Filter
+
+    options = record.options
+    with record.stage("model"):
+        words = ("device", "threads", "backend", "precision")
+        network = Filter(options["model"], **{word: options[word] for word in words})
+    _note_device(call, record, network)
+    return network
+
+
+def read_both(
+    call: Call, record: "RunRecord", reading: Reading
+) -> "tuple[Volume, npt.NDArray[np.bool_] | None]":
+    """Read the scan, and the mask where one was typed."""
+    from qctrun.cli.scans import read_mask, read_scan
+
+    with record.stage("read"):
+        volume = read_scan(call, record, record.options["input"], reading)
+        return volume, read_mask(record, record.options["mask"], volume.grid)
+
+
+def note_filtered(
+    call: Call, record: "RunRecord", network: "Filter", before: "Volume", filtered: "Volume"
+) -> "Volume":
+    """Say and note what there is to tell of a volume that was filtered; the volume then tells it, too."""
+    if not network.card.scores:
+        filtered = filtered.warn(_UNSCORED.format(network.card))
+    for warning in filtered.warnings[len(before.warnings) :]:
+        call.warn(warning)
+    record.warnings += filtered.warnings
+    record.filter = filtered.provenance["filter"]
+    return filtered
+
+
+def stage_filtered(
+    record: "RunRecord", staging: "Staging", filtered: "Volume", name: str
+) -> tuple[Path, Path]:
+    """Stage the filtered volume; where its image and its sidecar lie for now."""
+    from qctrun.runtime.writing import sidecar_name, stage_image
+
+    with record.stage("write"):
+        image, sidecar = stage_image(staging, filtered, name)
+        record.add_output("image", name, image, filtered.grid)
+        record.add_output("sidecar", sidecar_name(name), sidecar)
+    return image, sidecar
+
+
+def mask_facts(mask: Path | None, found: Path | None) -> dict[str, Any]:
+    """Which mask `qctrun params` is to take, and its sum, by which it sees whether the file is still the same."""
+    from qctrun.runtime.writing import sum_of
+
+    used, digest = mask or found, None
+    with suppress(InputError):  # nothing was read of a mask that is only kept for later
+        digest = None if used is None else sum_of(used)
+    return {
+        "mask": None if mask is None else mask.resolve(),
+        "mask_found": None if found is None else found.resolve(),
+        "mask_sha256": digest,
+    }
 
 
 def _named(call: Call, source: Path | None, out: Path) -> Path:
@@ -106,29 +202,6 @@ def _named(call: Call, source: Path | None, out: Path) -> Path:
         "INPUT is missing"
         + f", and --out has taken {str(out)!r} as its folder; write INPUT first: {words}" * swallowed
     )
-
-
-def _filtered(call: Call, record: "RunRecord", source: Path, reading: Reading) -> "Volume":
-    from qctrun.cli.scans import read_mask, read_scan
-    from qctrun.runtime import Filter
-
-    options = record.options
-    with record.stage("model"):  # first: a scan may take minutes to read
-        words = ("device", "threads", "backend", "precision")
-        network = Filter(options["model"], **{word: options[word] for word in words})
-    _note_device(call, record, network)
-    with record.stage("read"):
-        volume = read_scan(call, record, source, reading)
-        mask = read_mask(record, options["mask"], volume.grid)
-    with record.stage("filter"), call.progress("filtering") as progress:
-        filtered = network(volume, mask=mask, progress=progress)
-    if not network.card.scores:
-        filtered = filtered.warn(_UNSCORED.format(network.card))
-    for warning in filtered.warnings[len(volume.warnings) :]:
-        call.warn(warning)
-    record.warnings += filtered.warnings
-    record.filter = filtered.provenance["filter"]
-    return filtered
 
 
 def _note_device(call: Call, record: "RunRecord", network: "Filter") -> None:
@@ -145,27 +218,3 @@ def _note_device(call: Call, record: "RunRecord", network: "Filter") -> None:
     for note in network.notes:
         call.say(note)
     call.detail(f"model {network.card.name} {network.card.version} on {network.device} ({network.provider})")
-
-
-def _stage(record: "RunRecord", staging: "Staging", filtered: "Volume", name: str) -> None:
-    from qctrun.runtime.writing import record_name, sidecar_name, stage_image
-
-    with record.stage("write"):
-        image, sidecar = stage_image(staging, filtered, name)
-        record.add_output("image", name, image, filtered.grid)
-        record.add_output("sidecar", sidecar_name(name), sidecar)
-    record.add_to(staging, record_name("filter"))
-
-
-def _mask_facts(mask: Path | None, found: Path | None) -> dict[str, Any]:
-    """Which mask `qctrun params` is to take, and its sum, by which it sees whether the file is still the same."""
-    from qctrun.runtime.writing import sum_of
-
-    used, digest = mask or found, None
-    with suppress(InputError):  # nothing was read of a mask that is only kept for later
-        digest = None if used is None else sum_of(used)
-    return {
-        "mask": None if mask is None else mask.resolve(),
-        "mask_found": None if found is None else found.resolve(),
-        "mask_sha256": digest,
-    }

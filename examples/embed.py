@@ -1,6 +1,8 @@
 """Embed the runtime in a program that has an array and no file.
 
 python examples/embed.py
+
+`filter_and_measure(volume, nnsp, thresholds=(225,))` does both steps at once; on a GPU that saves a way there and back.
 """
 
 import numpy as np

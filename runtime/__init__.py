@@ -6,17 +6,31 @@
     filtered = Filter(device="auto")(volume)
     maps = local_maps(filtered, thresholds=(200, 225, 250))
 
+`filter_and_measure` does the last two in one go, on a GPU without a way back in between.
+
 Every name is loaded when it is first used, so that importing this package costs nothing.
 """
 
 from typing import TYPE_CHECKING
 
-__all__ = ["Filter", "Grid", "Volume", "local_maps", "parameters", "read", "write"]
+__all__ = [
+    "Filter",
+    "Grid",
+    "Trip",
+    "Volume",
+    "filter_and_measure",
+    "local_maps",
+    "parameters",
+    "read",
+    "write",
+]
 
 if TYPE_CHECKING:
     from qctrun.runtime.filtering import Filter
-    from qctrun.runtime.measuring import local_maps, parameters
+    from qctrun.runtime.measuring.maps import local_maps
+    from qctrun.runtime.measuring.parameters import parameters
     from qctrun.runtime.reading import read
+    from qctrun.runtime.trip import Trip, filter_and_measure
     from qctrun.runtime.volume import Grid, Volume
     from qctrun.runtime.writing import write
 else:
@@ -25,7 +39,9 @@ else:
     _HOMES = {
         "Filter": "filtering",
         "Grid": "volume",
+        "Trip": "trip",
         "Volume": "volume",
+        "filter_and_measure": "trip",
         "local_maps": "measuring",
         "parameters": "measuring",
         "read": "reading",

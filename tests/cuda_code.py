@@ -5,7 +5,7 @@ import types
 from numba import boolean, float32, float64, int16, int32, int64, uint8
 from numba.core.types import Array, UniTuple
 
-from qctrun.runtime.measuring.kernels import cuda_kernels, cuda_moments, cuda_spheres
+from qctrun.runtime.measuring.kernels import cuda_boxes, cuda_kernels, cuda_moments, cuda_spheres
 from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
 
 
@@ -33,6 +33,9 @@ KERNELS = [
     (cuda_kernels.finish_density, (SUMS, SUMS, FLAGS, BOX, int64, PLAN, MAP, MAP)),
     (cuda_kernels.finish_bone, (SUMS, SUMS, FLAGS, BOX, int64, PLAN, int64, float64, MAP, MAP)),
     (cuda_kernels.finish_inside, (SUMS, FLAGS, BOX, int64, FLAGS)),
+    (cuda_boxes.take_box, (VALUES, SIZE, VALUES)),
+    (cuda_boxes.put_all, (VALUES, SIZE, SIZE, SIZE, VALUES)),
+    (cuda_boxes.put_needed, (VALUES, SIZE, SIZE, SIZE, FLAGS, VALUES)),
     (cuda_spheres.march_narrow, (_flat(int32), TABLE, FLAGS, BOX, SIZE, int64, PLAN, int64, SUMS)),
     (cuda_spheres.march_wide, (SUMS, TABLE, FLAGS, BOX, SIZE, int64, PLAN, int64, SUMS)),
     (cuda_spheres.direct, (_flat(int32), TABLE, FLAGS, BOX, SIZE, boolean, PLAN, int64, SUMS)),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from qctrun.runtime.errors import InputError, UsageError
+from qctrun.runtime.measuring.kernels.fixed_point import LIMIT_MG_CM3
 from qctrun.runtime.volume import Volume, require_finite
 
 
@@ -28,7 +29,7 @@ def checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
     Raises
     ------
     UsageError
-        When there is none, one is not a positive number, or one stands twice.
+        When there is none, one is not a positive number or larger than any density, or one stands twice.
     """
     try:
         found = () if isinstance(thresholds, str | bytes) else tuple(float(each) for each in thresholds)
@@ -40,6 +41,8 @@ def checked_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
             " ".join(repr(thresholds).split()),
         )
         raise UsageError("thresholds", wanted=wanted, got=got)
+    if max(found) > LIMIT_MG_CM3:
+        raise UsageError("thresholds", wanted=f"at most {LIMIT_MG_CM3:g} mg/cm3", got=f"{max(found):g}")
     if len(set(found)) < len(found):
         raise UsageError("thresholds", wanted="each one once", got=", ".join(f"{t:g}" for t in found))
     return found

@@ -18,6 +18,7 @@ from qctrun.runtime.volume import MATERIALS, FloatArray, Material, Unit, Volume
 NOMINAL_KVP = 120.0
 NOMINAL_SLOPE, NOMINAL_INTERCEPT = 0.80, 0.0
 ASSUMED_HA = "material not named and taken as HA"
+ASSUMED_WARNING = "the calibration names no material and is taken as HA; name it by --material"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +71,32 @@ class Calibration:
         InputError
             When the volume is not in HU.
         """
-        if volume.unit != "HU":
-            raise InputError("calibration", wanted="a volume in HU", got=f"one in {volume.unit}")
+        self.require_hu(volume)
         density = np.multiply(volume.array, np.float32(self.slope), out=out)
         density += np.float32(self.intercept)
+        return self.named(volume, density)
+
+    def require_hu(self, volume: Volume) -> None:
+        """Refuse a volume that this line is not for.
+
+        Raises
+        ------
+        InputError
+            When the volume is not in HU.
+        """
+        if volume.unit != "HU":
+            raise InputError("calibration", wanted="a volume in HU", got=f"one in {volume.unit}")
+
+    def named(self, volume: Volume, density: FloatArray) -> Volume:
+        """The densities that this line makes of a volume in HU, with its place and what is known of both."""
         provenance = {**volume.provenance, "calibration": self.as_dict()}
         return volume.with_array(density, unit="mg/cm3", material=self.material, provenance=provenance)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of its densities should be told."""
+        nominal = (nominal_warning(self),) if self.nominal else ()
+        return (*nominal, *((ASSUMED_WARNING,) if self.source.endswith(ASSUMED_HA) else ()))
 
     def as_dict(self) -> dict[str, Any]:
         """The line as JSON values, as it stands in every record."""

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from qctrun.runtime.errors import InputError, OutOfMemoryError, UsageError
 from qctrun.runtime.reading.calibration import (
-    ASSUMED_HA,
     Calibration,
     file_of,
     load_calibration,
@@ -81,12 +80,7 @@ def read(
         given = _line(file, volume, asked_material, strict)
     if file is not None:
         volume = replace(volume, provenance={**volume.provenance, "calibration_file": str(file)})
-    density = given.apply(volume, out=volume.array)
-    if given.nominal:
-        density = density.warn(nominal_warning(given))
-    if given.source.endswith(ASSUMED_HA):
-        density = density.warn("the calibration names no material and is taken as HA; name it by --material")
-    return density
+    return given.apply(volume, out=volume.array).warn(*given.warnings)
 
 
 def _read(path: Path, unit: Unit | None, material: Material | None, series_uid: str | None) -> Volume:

@@ -1,9 +1,10 @@
 """All files of a run or none: hidden names first, then everything moved into place together.
 
 The order of the moves matters. Names are placed in the order in which they were announced, the last one is
-the seal: the run record of a verb, the image of a single `write`. An old seal is taken away before anything
-moves, the new one comes last. So whoever finds a seal finds the very files it describes, also after a power
-cut in between; and when a move fails, what was placed before it is taken away again.
+the seal: the run record of a verb, the image of a single `write`. A run that does the work of two verbs has both
+records at its end, and both are seals. Old seals are taken away before anything moves, the new ones come last. So
+whoever finds a seal finds the very files it describes, also after a power cut in between; and when a move fails,
+what was placed before it is taken away again.
 
 Without leave to overwrite, each name is claimed as it is placed: of two runs that started at once, one wins,
 and the other takes back its own files and touches none of the first.
@@ -25,6 +26,7 @@ from qctrun.runtime.errors import InputError, OutputError, OutputExistsError
 from qctrun.runtime.formats import suffix_of
 from qctrun.runtime.json_files import read_json
 
+_RECORD = ".run.json"
 _ELSEWHERE = "choose another folder"
 _MENDS = {
     errno.ENOSPC: f"free some space or {_ELSEWHERE}",
@@ -50,7 +52,7 @@ class Staging:
     folder : path
         Made with its parents when it is not there.
     names : sequence of str
-        All final file names, in the order of placing, the seal last.
+        All final file names, in the order of placing, the seal last; run records are seals, too.
     overwrite : bool
         Whether files of these names may be replaced, and the other outputs that the old run record lists
         may be removed.
@@ -151,7 +153,7 @@ class Staging:
             left_over = self._left_over()
             try:
                 if self.overwrite:
-                    for name in (self.names[-1], *left_over):
+                    for name in (*self._seals(), *left_over):
                         self.path(name).unlink(missing_ok=True)
                 for name in (name for name in self.names if name in self._hidden):
                     if not self.overwrite:
@@ -199,11 +201,15 @@ class Staging:
                 )
 
     def _left_over(self) -> tuple[str, ...]:
-        """What the old record lists, is there, and is not written again."""
+        """What the old records list, is there, and is not written again."""
         if not self.overwrite:
             return ()
-        listed = _listed(self.path(self.names[-1]))
+        listed = dict.fromkeys(name for seal in self._seals() for name in _listed(self.path(seal)))
         return tuple(name for name in listed if name not in self.names and self.path(name).is_file())
+
+    def _seals(self) -> tuple[str, ...]:
+        records = (name for name in self.names[:-1] if name.endswith(_RECORD))
+        return (*records, self.names[-1])
 
     def _make_folder(self) -> None:
         missing = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
@@ -224,7 +230,7 @@ class Staging:
 
 def _listed(record: Path) -> list[str]:
     """The outputs that a run record names in its own folder; none where the file is no such record."""
-    if not record.name.endswith(".run.json"):
+    if not record.name.endswith(_RECORD):
         return []
     try:
         found = read_json(record)

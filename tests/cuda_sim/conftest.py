@@ -6,11 +6,16 @@ changes no number; the kernels read their sizes when they run.
 
 import importlib.util
 import os
+import sys
 
 import numpy as np
 import pytest
 
 SIMULATING = os.environ.get("NUMBA_ENABLE_CUDASIM") == "1"
+if SIMULATING:
+    # One thread of the simulator asks all the others without pause whether they wait for each other; they come to
+    # answer when Python takes the turn from it. That is after 5 ms, unless told otherwise, and happens often.
+    sys.setswitchinterval(5e-5)
 
 
 def pytest_collection_modifyitems(items):

@@ -94,7 +94,7 @@ def test_slabs_give_the_same_bits(monkeypatch):
         run(*arguments)
 
     monkeypatch.setattr(cuda, "_measure", spied)
-    memory(monkeypatch, 15000)
+    memory(monkeypatch, 13000)
     both(array)
     assert seen == [3]
 

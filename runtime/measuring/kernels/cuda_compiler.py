@@ -18,6 +18,10 @@ float64: Any = numba.float64
 int32: Any = numba.int32
 int64: Any = numba.int64
 
+# make_plan is one thread on purpose, and small volumes are small: no warning of that to whoever measures them.
+_config: Any = importlib.import_module("numba.core.config")
+_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+
 _HERE = Path(__file__).parent
 
 SIMULATED = not hasattr(cuda, "libdevice")

@@ -1,6 +1,5 @@
 """Local maps between arrays that lie on a GPU: nothing waits for the host and nothing is copied to it."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -85,13 +84,16 @@ class DeviceMaps:
         cells, sums = _cells(self._box, self._size)
         self._narrow, self._wide = cuda.device_array(cells, np.int32), cuda.device_array(cells, np.int64)
         self._first, self._second = (cuda.device_array(sums, np.int64) for _ in range(2))
-        self._everywhere = cuda.to_device(np.ones(shape, np.uint8))
+        self._shape, self._everywhere = shape, None
 
     @staticmethod
     def bytes_needed(size: Triple, half_widths: Widths) -> int:
-        """Device memory that an object takes for a volume measured wherever the sphere fits, but for some kilobytes."""
+        """Device memory that an object takes for a volume with flags of what is wanted, but for some kilobytes.
+
+        Those of a volume that is measured wherever the sphere fits are made with the first one, a byte a voxel.
+        """
         cells, sums = _cells(_inner(size, reach_of(half_widths)), size)
-        return 12 * cells + 16 * sums + math.prod(size)
+        return 12 * cells + 16 * sums
 
     def measure(
         self,
@@ -119,14 +121,17 @@ class DeviceMaps:
         after : callable, optional
             Called whenever a pair of maps is queued: BMD and SD, then BV/TV and TMD of each threshold.
         """
-        wanted = self._everywhere if wanted is None else as_flags(wanted)
-        values, bmd, sd = (on_device(each, np.float32) for each in (values, bmd, sd))
-        bone = [tuple(on_device(each, np.float32) for each in pair) for pair in zip(bvtv, tmd, strict=True)]
+        wanted = self._flags(wanted, stream)
+        values, bmd, sd = (on_device(each, np.float32, self._shape) for each in (values, bmd, sd))
+        bone = [
+            tuple(on_device(each, np.float32, self._shape) for each in pair)
+            for pair in zip(bvtv, tmd, strict=True)
+        ]
         for each in (bmd, sd, *(array for pair in bone for array in pair)):
             each_voxel(kernels.fill, each.size, stream)(flat(each), np.float32(np.nan))
+        self._make_plan(values, stream)
         if not self._first.size:
             return
-        self._make_plan(values, stream)
         self._sum(values, wanted, kernels.DENSITY, 0, 0.0, self._first, stream)
         self._sum(values, wanted, kernels.SQUARE, 1, 0.0, self._second, stream)
         known = self._first, self._second, wanted, self._box, self._voxels, self._plan
@@ -147,13 +152,22 @@ class DeviceMaps:
 
         All are uint8 or bool arrays (z, y, x) on the device with 0 and 1; `wanted` may be None as in `measure`.
         """
-        wanted = self._everywhere if wanted is None else as_flags(wanted)
-        mask, found = as_flags(mask), as_flags(found)
+        wanted = self._flags(wanted, stream)
+        mask, found = as_flags(mask, self._shape), as_flags(found, self._shape)
         each_voxel(kernels.fill, found.size, stream)(flat(found), np.uint8(0))
         if self._first.size:
             self._sum(mask, wanted, kernels.ONES, 0, 0.0, self._first, stream, self._ones)
             finish = each_voxel(kernels.finish_inside, self._first.size, stream)
             finish(self._first, wanted, self._box, self._voxels, found)
+
+    def _flags(self, wanted: Any, stream: Any) -> Any:
+        if wanted is not None:
+            return as_flags(wanted, self._shape)
+        if self._everywhere is None:
+            self._everywhere = cuda.device_array(self._shape, np.uint8)
+            fill = each_voxel(kernels.fill, self._everywhere.size, stream)
+            fill(flat(self._everywhere), np.uint8(1))
+        return self._everywhere
 
     def _make_plan(self, values: Any, stream: Any) -> None:
         self.range.copy_to_device(self._no_range, stream=stream)
@@ -221,7 +235,8 @@ def calibrate(hu: Any, slope: float, intercept: float, density: Any, stream: Any
     density : float32 array of the same shape on the device
         To be filled in, mg/cm3.
     """
-    hu, density = on_device(hu), on_device(density, np.float32)
+    hu = on_device(hu)
+    density = on_device(density, np.float32, hu.shape)
     line = np.float32(slope), np.float32(intercept)
     each_voxel(kernels.calibrate, hu.size, stream)(flat(hu), *line, flat(density))
 
