@@ -205,9 +205,9 @@ def stage_measurement(
     from qctrun.runtime import writing
 
     with record.stage("write"):
-        for name, found in maps.items():
-            image, sidecar = writing.stage_image(staging, found, name)
-            record.add_output("map", name, image, found.grid)
+        written = writing.stage_images(staging, maps, record.options["threads"])
+        for name, (image, sidecar) in written.items():
+            record.add_output("map", name, image, maps[name].grid)
             record.add_output("sidecar", writing.sidecar_name(name), sidecar)
         table = staging.add_text(writing.TABLE_NAME, writing.csv_text(rows))
         record.add_output("table", writing.TABLE_NAME, table)

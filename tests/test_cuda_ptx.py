@@ -3,6 +3,7 @@
 import os
 import re
 import struct
+import warnings
 
 import pytest
 
@@ -101,6 +102,13 @@ def test_tiles_fit_into_shared_memory(spacing_mm, diameter_mm, rows):
     tiles = [cuda_maps.tile_rows(reach[0] + 1, size, box, item) for item in (4, 8)]
     assert all(tile is None or tile[1] <= 48 * 1024 for tile in tiles)
     assert tuple(tile and tile[0] for tile in tiles) == rows
+
+
+def test_a_small_grid_is_no_reason_to_warn():
+    """One thread makes the plan; whoever measures maps should not be told that a GPU can do more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cuda_kernels.make_plan[1, 1]
 
 
 def _joined(text):

@@ -29,6 +29,14 @@ def test_senseless_thresholds_are_refused(volume, thresholds):
         local_maps(volume, thresholds, 1.548)
 
 
+def test_a_threshold_beyond_every_density_is_refused(volume):
+    """(V - t) H_s of the least of steps, 1e-14, would be of weight there, and then no whole number."""
+    with pytest.raises(UsageError, match="thresholds: wanted at most 65536 mg/cm3, got 1e"):
+        local_maps(volume, (200.0, 1e9), 1.548)
+    highest = local_maps(volume, (65536.0,), 1.548)
+    assert np.nanmax(np.abs(highest["TMD", 65536.0].array)) == 0
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_a_volume_that_is_not_finite_is_refused(bad):
     array = bone_like((9, 17, 21))

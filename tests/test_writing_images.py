@@ -248,3 +248,33 @@ def test_the_sidecar_says_series_filter_and_step_width(tmp_path: Path) -> None:
     assert sidecar["SeriesInstanceUID"] == "1.2.3"
     assert (sidecar["FilteredFraction"], sidecar["FilterMarginMM"]) == (0.5, 5.0)
     assert (sidecar["Step"], sidecar["StepWidth"], sidecar["StepWidthUnits"]) == ("fuzzy", 10.0, "mg/cm3")
+
+
+def test_several_at_a_time_are_what_they_are_one_by_one(tmp_path: Path) -> None:
+    given = {f"map-{i}.nii.gz": volume().with_array(volume().array + i) for i in range(5)}
+    for name, each in given.items():
+        write(each, tmp_path / "single" / name)
+    sidecars = [name.replace(".nii.gz", ".json") for name in given]
+    with Staging(tmp_path / "together", (*given, *sidecars)) as staging:
+        staged = images.stage_images(staging, given, threads=3)
+        assert list(staged) == list(given)
+        staging.commit()
+    for name in (*given, *sidecars):
+        assert (tmp_path / "together" / name).read_bytes() == (tmp_path / "single" / name).read_bytes()
+
+
+def test_one_that_cannot_be_written_stops_them_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = images._stream
+
+    def full(each: Volume, *rest: Any, **words: Any) -> None:
+        if each.unit == "1":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        stream(each, *rest, **words)
+
+    monkeypatch.setattr(images, "_stream", full)
+    given = {f"{i}.nii.gz": volume() for i in range(3)}
+    given["3.nii.gz"] = volume().with_array(volume().array, unit="1", material=None)
+    names = (*given, *(f"{i}.json" for i in range(4)))
+    with pytest.raises(OutputError, match="no space left"), Staging(tmp_path / "out", names) as staging:
+        images.stage_images(staging, given)
+    assert not (tmp_path / "out").exists()

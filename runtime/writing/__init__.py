@@ -1,7 +1,7 @@
 """Volumes and numbers to files: images with sidecars, tables, run records; all of a run's files or none."""
 
 from qctrun.runtime.writing.files import Staging
-from qctrun.runtime.writing.images import stage_image, write
+from qctrun.runtime.writing.images import stage_image, stage_images, write
 from qctrun.runtime.writing.names import (
     DICTIONARY_NAME,
     TABLE_NAME,
@@ -38,6 +38,7 @@ __all__ = [
     "rows_text",
     "sidecar_name",
     "stage_image",
+    "stage_images",
     "sum_of",
     "table_text",
     "write",

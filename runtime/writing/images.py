@@ -8,11 +8,13 @@ its header gets the true size, and the values are streamed behind it here: every
 import gzip
 import struct
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import SimpleITK as sitk
 
+from qctrun.runtime.devices import parse_threads
 from qctrun.runtime.errors import OutputError, OutputExistsError
 from qctrun.runtime.formats import READABLE
 from qctrun.runtime.json_files import json_text
@@ -80,6 +82,23 @@ def stage_image(
         _stream(volume, header, hidden, compressed=suffix == ".nii.gz")
     text = json_text({**sidecar_of(volume), **(sidecar or {})})
     return hidden, staging.add_text(sidecar_name(name), text)
+
+
+def stage_images(
+    staging: Staging, volumes: Mapping[str, Volume], threads: int | None = None
+) -> dict[str, tuple[Path, Path]]:
+    """`stage_image` for several volumes by their file names, as many at a time as there are cores.
+
+    Compressing them takes longer than making them, and leaves the interpreter to others meanwhile.
+    """
+    pool = ThreadPoolExecutor(min(parse_threads(threads), max(len(volumes), 1)))
+    try:
+        for name in volumes:
+            staging.hidden(name)  # names are given here, one after the other
+        waiting = {name: pool.submit(stage_image, staging, each, name) for name, each in volumes.items()}
+        return {name: future.result() for name, future in waiting.items()}
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _refuse_namesakes(target: Path) -> None:

@@ -42,6 +42,15 @@ def test_any_sphere(spacing_mm, diameter_mm, size):
     both(bone_like(size), spacing_mm, diameter_mm=diameter_mm)
 
 
+def test_tiles_as_wide_as_on_a_gpu(monkeypatch):
+    """The last tile of a row has four of its 64 columns within the volume."""
+    from qctrun.runtime.measuring.kernels import cuda_spheres
+
+    for name, value in {"LANES": 32, "COLUMNS": 64, "_LANES": np.uint32(32)}.items():
+        monkeypatch.setattr(cuda_spheres, name, value)
+    both(bone_like((1, 4, 70)), diameter_mm=0.516)
+
+
 def test_a_sphere_too_large_for_a_tile(monkeypatch):
     from qctrun.runtime.measuring.kernels import cuda_maps
 

@@ -84,7 +84,8 @@ class DeviceMaps:
         cells, sums = _cells(self._box, self._size)
         self._narrow, self._wide = cuda.device_array(cells, np.int32), cuda.device_array(cells, np.int64)
         self._first, self._second = (cuda.device_array(sums, np.int64) for _ in range(2))
-        self._shape, self._everywhere = shape, None
+        self._shape = shape
+        self._everywhere: Any = None
 
     @staticmethod
     def bytes_needed(size: Triple, half_widths: Widths) -> int:
