@@ -254,7 +254,7 @@ def _seconds(action: Callable[[], object]) -> float:
 
 def _gpu_maps() -> Iterator[Finding]:
     """Whether each GPU can compute local maps."""
-    from qctrun.runtime.measuring.kernels import cuda_device
+    from qctrun.runtime.measuring.kernels.cuda import device as cuda_device
 
     for gpu in nvidia.gpus() if nvidia.driver_cuda() else ():
         name = f"maps on cuda:{gpu.index}"

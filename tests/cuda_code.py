@@ -5,8 +5,11 @@ import types
 from numba import boolean, float32, float64, int16, int32, int64, uint8
 from numba.core.types import Array, UniTuple
 
-from qctrun.runtime.measuring.kernels import cuda_boxes, cuda_kernels, cuda_moments, cuda_spheres
-from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
+from qctrun.runtime.measuring.kernels.cuda import boxes as cuda_boxes
+from qctrun.runtime.measuring.kernels.cuda import kernels as cuda_kernels
+from qctrun.runtime.measuring.kernels.cuda import moments as cuda_moments
+from qctrun.runtime.measuring.kernels.cuda import spheres as cuda_spheres
+from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
 
 
 def _flat(kind):

@@ -10,7 +10,7 @@ import pytest
 from qctrun.runtime import doctor, nvidia
 from qctrun.runtime.errors import ModelError, RuntimeMissingError
 from qctrun.runtime.filtering import model
-from qctrun.runtime.measuring.kernels import cuda_device
+from qctrun.runtime.measuring.kernels.cuda import device as cuda_device
 
 pytest.importorskip("onnxruntime")
 

@@ -10,7 +10,7 @@ from map_cases import assert_same_bits, bone_like, volume_of
 from qctrun.runtime import nvidia
 from qctrun.runtime.errors import DeviceError, OutOfMemoryError, RuntimeMissingError
 from qctrun.runtime.measuring import local_maps, maps
-from qctrun.runtime.measuring.kernels import cuda_device
+from qctrun.runtime.measuring.kernels.cuda import device as cuda_device
 
 
 @pytest.fixture(autouse=True)

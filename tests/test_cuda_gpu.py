@@ -77,27 +77,27 @@ def test_a_large_volume_twice_gives_the_same_bits():
 
 
 def test_slabs_give_the_same_bits(monkeypatch):
-    from qctrun.runtime.measuring.kernels import cuda
+    from qctrun.runtime.measuring.kernels.cuda import host
 
     volume = volume_of(bone_like((60, 80, 100), seed=8))
     whole = local_maps(volume, (225.0,), device="cuda")
-    parts, run = [], cuda._measure
+    parts, run = [], host._measure
 
     def spied(*arguments):
         parts.append(len(arguments[6]))
         run(*arguments)
 
-    monkeypatch.setattr(cuda, "_measure", spied)
+    monkeypatch.setattr(host, "_measure", spied)
     monkeypatch.setattr(
-        cuda, "SHARE", 25 * 80 * 100 * 70 / cuda.cuda.current_context().get_memory_info().free
+        host, "SHARE", 25 * 80 * 100 * 70 / host.cuda.current_context().get_memory_info().free
     )
     assert_same_bits(local_maps(volume, (225.0,), device="cuda"), whole)
     assert parts[0] > 1
 
 
 def test_calibration_gives_the_bits_of_the_processors():
-    from qctrun.runtime.measuring.kernels import cuda_maps
-    from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
+    from qctrun.runtime.measuring.kernels.cuda import maps as cuda_maps
+    from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
 
     hu = np.random.default_rng(9).integers(-1024, 3071, (20, 50, 60)).astype(np.int16)
     density = cuda.device_array(hu.shape, np.float32)
@@ -108,8 +108,8 @@ def test_calibration_gives_the_bits_of_the_processors():
 
 def test_everything_on_one_stream_of_ones_own():
     from qctrun.runtime.measuring.kernels import cpu
-    from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
-    from qctrun.runtime.measuring.kernels.cuda_maps import DeviceMaps
+    from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
+    from qctrun.runtime.measuring.kernels.cuda.maps import DeviceMaps
 
     values, half = bone_like((30, 60, 90), seed=10), Sphere(PAPER, 4.3).half_widths
     own = cuda.stream()
@@ -132,7 +132,7 @@ def test_arrays_by_dlpack():
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("torch has no CUDA")
-    from qctrun.runtime.measuring.kernels.cuda_arrays import on_device
+    from qctrun.runtime.measuring.kernels.cuda.arrays import on_device
 
     class Bare:
         """DLPack only, as an OrtValue."""

@@ -16,8 +16,12 @@ from cuda_code import KERNELS, NAMES, assembled, ptx
 from numba import float64
 from numba.core.types import Array
 
-from qctrun.runtime.measuring.kernels import cuda_formulas, cuda_kernels, cuda_maps, cuda_moments, formulas
-from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
+from qctrun.runtime.measuring.kernels import formulas
+from qctrun.runtime.measuring.kernels.cuda import formulas as cuda_formulas
+from qctrun.runtime.measuring.kernels.cuda import kernels as cuda_kernels
+from qctrun.runtime.measuring.kernels.cuda import maps as cuda_maps
+from qctrun.runtime.measuring.kernels.cuda import moments as cuda_moments
+from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
 from qctrun.runtime.measuring.sphere import Sphere
 
 PAPER = (0.34, 0.172, 0.172)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from qctrun.runtime.devices import parse_device, parse_threads
 from qctrun.runtime.errors import DeviceError, OutOfMemoryError, QctrunError, UsageError
 from qctrun.runtime.measuring.checks import checked_thresholds, require_density
-from qctrun.runtime.measuring.kernels.cuda_device import has_driver, prove
+from qctrun.runtime.measuring.kernels.cuda.device import has_driver, prove
 from qctrun.runtime.measuring.kernels.formulas import FUZZY_WIDTH_MG_CM3
 from qctrun.runtime.measuring.sphere import Sphere
 from qctrun.runtime.volume import BoolArray, FloatArray, Grid, MapKey, Progress, Unit, Volume, as_mask
@@ -21,7 +21,7 @@ Measured = tuple[FloatArray, FloatArray, list[FloatArray], list[FloatArray]]
 
 BACKENDS = {
     "cpu": "qctrun.runtime.measuring.kernels.cpu",
-    "cuda": "qctrun.runtime.measuring.kernels.cuda",
+    "cuda": "qctrun.runtime.measuring.kernels.cuda.host",
 }
 """Where each kind of device has its kernels; imported when used, since compilers are slow to load."""
 

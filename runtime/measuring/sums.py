@@ -70,7 +70,7 @@ def cluster_sums(repeats: Repeats, cluster: npt.NDArray[np.intp], clusters: int,
         Names to arrays (cluster), or (cluster, repetition) for the sums of single repetitions.
     """
     if device != "cpu":
-        on_gpu = importlib.import_module("qctrun.runtime.measuring.kernels.cuda_moments")
+        on_gpu = importlib.import_module("qctrun.runtime.measuring.kernels.cuda.moments")
         offsets = repeats.x_offset, repeats.y_offset
         found: Sums = on_gpu.cluster_sums(
             repeats.x, repeats.y, repeats.given, offsets, cluster, clusters, device

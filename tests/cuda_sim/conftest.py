@@ -33,7 +33,8 @@ def small_blocks(monkeypatch):
     """Tiles of 4 x 2 voxels or 4 x 1, a few threads a block."""
     if not SIMULATING:
         return
-    from qctrun.runtime.measuring.kernels import cuda_maps, cuda_spheres
+    from qctrun.runtime.measuring.kernels.cuda import maps as cuda_maps
+    from qctrun.runtime.measuring.kernels.cuda import spheres as cuda_spheres
 
     for name, value in {
         "TILE_ROWS": (2, 1),

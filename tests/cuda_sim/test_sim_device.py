@@ -13,8 +13,8 @@ HALF = Sphere((0.34, 0.172, 0.172), 0.516).half_widths
 
 
 def test_calibration_gives_the_bits_of_the_processors():
-    from qctrun.runtime.measuring.kernels import cuda_maps
-    from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
+    from qctrun.runtime.measuring.kernels.cuda import maps as cuda_maps
+    from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
 
     hu = np.random.default_rng(0).integers(-1024, 3071, (4, 8, 9)).astype(np.int16)
     density = cuda.device_array(hu.shape, np.float32)
@@ -56,7 +56,7 @@ def test_the_next_volume_is_measured_as_the_first():
 
 @pytest.mark.parametrize("shape", [(3, 7, 6), (2, 6, 7), (4, 6, 7)])
 def test_arrays_of_another_shape_are_refused(shape):
-    from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
+    from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
 
     values, flags = np.ones(shape, np.float32), np.ones(shape, bool)
     with pytest.raises(InputError, match=r"wanted shape \(3, 6, 7\), got shape"):
@@ -68,8 +68,8 @@ def test_arrays_of_another_shape_are_refused(shape):
 
 
 def test_the_range_is_known_where_no_sphere_fits():
-    from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
-    from qctrun.runtime.measuring.kernels.cuda_maps import DeviceMaps
+    from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
+    from qctrun.runtime.measuring.kernels.cuda.maps import DeviceMaps
 
     values = np.full((3, 2, 7), 100.0, np.float32)
     values[1, 1, 1] = np.nan
@@ -82,8 +82,8 @@ def test_the_range_is_known_where_no_sphere_fits():
     ("value", "wrong"), [(np.nan, 1), (-np.inf, 1), (65537.0, 2), (65536.0, 0), (None, 0)]
 )
 def test_the_range_says_what_is_wrong_with_the_values(value, wrong):
-    from qctrun.runtime.measuring.kernels import cuda_kernels
-    from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
+    from qctrun.runtime.measuring.kernels.cuda import kernels as cuda_kernels
+    from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
 
     values = np.linspace(-3.5, 7.5, 30).astype(np.float32)
     if value is not None:
@@ -97,13 +97,13 @@ def test_the_range_says_what_is_wrong_with_the_values(value, wrong):
 
 
 def device_maps():
-    from qctrun.runtime.measuring.kernels.cuda_maps import DeviceMaps
+    from qctrun.runtime.measuring.kernels.cuda.maps import DeviceMaps
 
     return DeviceMaps(SIZE, HALF, (225.0,))
 
 
 def measured(values, mask, maps=None):
-    from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
+    from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
 
     maps = maps or device_maps()
     found = [cuda.device_array(SIZE, np.float32) for _ in range(4)]

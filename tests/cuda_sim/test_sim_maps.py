@@ -44,7 +44,7 @@ def test_any_sphere(spacing_mm, diameter_mm, size):
 
 def test_tiles_as_wide_as_on_a_gpu(monkeypatch):
     """The last tile of a row has four of its 64 columns within the volume."""
-    from qctrun.runtime.measuring.kernels import cuda_spheres
+    from qctrun.runtime.measuring.kernels.cuda import spheres as cuda_spheres
 
     for name, value in {"LANES": 32, "COLUMNS": 64, "_LANES": np.uint32(32)}.items():
         monkeypatch.setattr(cuda_spheres, name, value)
@@ -52,7 +52,7 @@ def test_tiles_as_wide_as_on_a_gpu(monkeypatch):
 
 
 def test_a_sphere_too_large_for_a_tile(monkeypatch):
-    from qctrun.runtime.measuring.kernels import cuda_maps
+    from qctrun.runtime.measuring.kernels.cuda import maps as cuda_maps
 
     monkeypatch.setattr(cuda_maps, "SHARED_BYTES", 0)
     both(bone_like(SIZE))
@@ -93,16 +93,16 @@ def test_rare_bone():
 
 
 def test_slabs_give_the_same_bits(monkeypatch):
-    from qctrun.runtime.measuring.kernels import cuda
+    from qctrun.runtime.measuring.kernels.cuda import host
 
     array, seen = bone_like((7, 8, 9)), []
-    run = cuda._measure
+    run = host._measure
 
     def spied(*arguments):
         seen.append(len(arguments[6]))
         run(*arguments)
 
-    monkeypatch.setattr(cuda, "_measure", spied)
+    monkeypatch.setattr(host, "_measure", spied)
     memory(monkeypatch, 13000)
     both(array)
     assert seen == [3]
@@ -138,7 +138,7 @@ def test_progress_is_told():
 
 def memory(monkeypatch, free):
     """Let the device have so many free bytes."""
-    from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
+    from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
 
     context = type(cuda.current_context())
     monkeypatch.setattr(context, "get_memory_info", lambda self: type("Info", (), {"free": free}))

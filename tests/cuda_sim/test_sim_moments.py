@@ -9,7 +9,7 @@ from qctrun.runtime.measuring.sums import Repeats, cluster_sums
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    from qctrun.runtime.measuring.kernels import cuda_moments
+    from qctrun.runtime.measuring.kernels.cuda import moments as cuda_moments
 
     monkeypatch.setattr(cuda_moments, "THREADS", 4)
     monkeypatch.setattr(cuda_moments, "POINTS", 5)

@@ -1,4 +1,4 @@
-"""Sums over spheres on a GPU, for arrays on the host: up, through `cuda_maps.py`, and down again.
+"""Sums over spheres on a GPU, for arrays on the host: up, through `maps.py`, and down again.
 
 The same whole numbers as `cpu.py`, so the same maps bit for bit; only a TMD at a BV/TV below 0.41 % may differ in
 its last bit, where the soft positive part needs an exponential and a logarithm.
@@ -14,10 +14,10 @@ import numpy.typing as npt
 
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.measuring.kernels import fixed_point
-from qctrun.runtime.measuring.kernels.cuda_compiler import DriverError, cuda
-from qctrun.runtime.measuring.kernels.cuda_device import is_out_of_memory, opened, too_little
-from qctrun.runtime.measuring.kernels.cuda_maps import DeviceMaps, Widths, reach_of
-from qctrun.runtime.measuring.kernels.cuda_transfer import Transfer
+from qctrun.runtime.measuring.kernels.cuda.compiler import DriverError, cuda
+from qctrun.runtime.measuring.kernels.cuda.device import is_out_of_memory, opened, too_little
+from qctrun.runtime.measuring.kernels.cuda.maps import DeviceMaps, Widths, reach_of
+from qctrun.runtime.measuring.kernels.cuda.transfer import Transfer
 
 Floats = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]

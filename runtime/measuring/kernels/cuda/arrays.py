@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.measuring.kernels.cuda_compiler import SIMULATED, cuda
+from qctrun.runtime.measuring.kernels.cuda.compiler import SIMULATED, cuda
 
 
 def on_device(array: Any, dtype: type[np.generic] | None = None, shape: tuple[int, ...] | None = None) -> Any:

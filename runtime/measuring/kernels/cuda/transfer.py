@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
+from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
 
 BUFFER_BYTES = 1 << 24
 """Of each buffer, but at least one slice. Pinning takes time, so a whole volume of it would not pay."""

@@ -1,4 +1,4 @@
-"""The formulas of `formulas.py` compiled for a GPU, with the same rounding as on the processor.
+"""The formulas of the `formulas.py` above compiled for a GPU, with the same rounding as on the processor.
 
 A GPU's compiler joins a product and a sum into one operation that rounds once, and numba-cuda cannot forbid it.
 The last bit would then differ from the processor's. So the formulas with floating products are compiled from
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qctrun.runtime.measuring.kernels import formulas
-from qctrun.runtime.measuring.kernels.cuda_compiler import SIMULATED, cuda, int64, on_device
+from qctrun.runtime.measuring.kernels.cuda.compiler import SIMULATED, cuda, int64, on_device
 
 
 @on_device

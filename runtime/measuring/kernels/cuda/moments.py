@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.runtime.measuring.kernels.cuda_compiler import cuda, float64, kernel, on_device
-from qctrun.runtime.measuring.kernels.cuda_device import opened
+from qctrun.runtime.measuring.kernels.cuda.compiler import cuda, float64, kernel, on_device
+from qctrun.runtime.measuring.kernels.cuda.device import opened
 
 Doubles = npt.NDArray[np.float64]
 

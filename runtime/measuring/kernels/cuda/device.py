@@ -104,7 +104,7 @@ def _numba_cuda() -> Any:
 def _count(cuda: Any) -> list[float]:
     import numpy as np
 
-    from qctrun.runtime.measuring.kernels.cuda_kernels import fill
+    from qctrun.runtime.measuring.kernels.cuda.kernels import fill
 
     array = cuda.to_device(np.zeros(4, np.float32))
     fill[1, 4](array, np.float32(7))

@@ -30,7 +30,7 @@ SIMULATED = not hasattr(cuda, "libdevice")
 
 @cache
 def _digest() -> str:
-    texts = sorted([*_HERE.glob("cuda_*.py"), _HERE / "formulas.py", _HERE / "fixed_point.py"])
+    texts = sorted([*_HERE.glob("*.py"), _HERE.parent / "formulas.py", _HERE.parent / "fixed_point.py"])
     return sha256(b"".join(text.read_bytes() for text in texts)).hexdigest()[:12]
 
 

@@ -15,7 +15,7 @@ Numba looks at signed ones for a minus.
 
 import numpy as np
 
-from qctrun.runtime.measuring.kernels.cuda_compiler import cuda, int32, int64, kernel, on_device
+from qctrun.runtime.measuring.kernels.cuda.compiler import cuda, int32, int64, kernel, on_device
 
 LANES = 32
 COLUMNS = 2 * LANES

@@ -5,8 +5,8 @@
 import math
 from typing import Any
 
-from qctrun.runtime.measuring.kernels.cuda_compiler import cuda, kernel, on_device
-from qctrun.runtime.measuring.kernels.cuda_maps import each_voxel
+from qctrun.runtime.measuring.kernels.cuda.compiler import cuda, kernel, on_device
+from qctrun.runtime.measuring.kernels.cuda.maps import each_voxel
 
 Box = tuple[slice, ...]
 

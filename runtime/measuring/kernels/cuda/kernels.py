@@ -1,7 +1,7 @@
 """What each thread of a GPU does to single voxels and rows: densities, quanta, running sums, and maps from sums.
 
 The running sum of a row of quanta makes a run along x the difference of two numbers, right modulo 2^32 even where
-the running sum itself overflows. `cuda_spheres.py` sums the runs of a sphere.
+the running sum itself overflows. `spheres.py` sums the runs of a sphere.
 
 A `plan` is an array (quantity, 2) of int64 on the device: the centre that is taken off the quanta, and how many
 runs an int32 holds, 0 where one run is too much already. Kernels come as a pair, narrow and wide; the one that the
@@ -14,9 +14,9 @@ import math
 
 import numpy as np
 
-from qctrun.runtime.measuring.kernels import cuda_formulas as formulas
-from qctrun.runtime.measuring.kernels.cuda_compiler import cuda, float32, int32, int64, kernel, on_device
-from qctrun.runtime.measuring.kernels.cuda_formulas import floor, product, product32
+from qctrun.runtime.measuring.kernels.cuda import formulas
+from qctrun.runtime.measuring.kernels.cuda.compiler import cuda, float32, int32, int64, kernel, on_device
+from qctrun.runtime.measuring.kernels.cuda.formulas import floor, product, product32
 from qctrun.runtime.measuring.kernels.fixed_point import (
     DENSITY_SCALE,
     EXCESS_SCALE,

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.runtime.measuring.kernels import cuda_kernels as kernels
-from qctrun.runtime.measuring.kernels import cuda_spheres as spheres
-from qctrun.runtime.measuring.kernels.cuda_arrays import as_flags, flat, on_device
-from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
+from qctrun.runtime.measuring.kernels.cuda import kernels, spheres
+from qctrun.runtime.measuring.kernels.cuda.arrays import as_flags, flat, on_device
+from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
 
 Widths = npt.NDArray[np.int32]
 Triple = tuple[int, int, int]
@@ -249,7 +248,7 @@ def tile_rows(slices: int, size: Triple, box: Box, item_bytes: int) -> tuple[int
     ----------
     slices : int
         Of the lower half sphere, its centre's included.
-    size, box : as in `cuda_spheres`
+    size, box : as in `spheres`
         Whose difference is the sphere's reach.
     item_bytes : int
         4 for running sums modulo 2^32, 8 for 2^64.
@@ -264,7 +263,7 @@ def tile_rows(slices: int, size: Triple, box: Box, item_bytes: int) -> tuple[int
 
 
 def _table(half_widths: Widths) -> Widths:
-    """`half` as `cuda_spheres` wants it: of each disc how many lines are empty at either end, then all widths."""
+    """`half` as `spheres` wants it: of each disc how many lines are empty at either end, then all widths."""
     half = half_widths[half_widths.shape[0] // 2 :]
     empty = np.argmax(half >= 0, axis=1).astype(np.int32)
     return np.ascontiguousarray(np.column_stack([empty, half]))
