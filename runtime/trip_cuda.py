@@ -12,12 +12,12 @@ from qctrun.runtime.filtering import Filter
 from qctrun.runtime.filtering.session import Session
 from qctrun.runtime.filtering.windows import Window, bounding_box
 from qctrun.runtime.measuring.checks import require_density
-from qctrun.runtime.measuring.kernels import cuda_boxes
-from qctrun.runtime.measuring.kernels.cuda import check
-from qctrun.runtime.measuring.kernels.cuda_compiler import cuda
-from qctrun.runtime.measuring.kernels.cuda_device import opened
-from qctrun.runtime.measuring.kernels.cuda_maps import DeviceMaps, calibrate
-from qctrun.runtime.measuring.kernels.cuda_transfer import Transfer
+from qctrun.runtime.measuring.kernels.cuda import boxes
+from qctrun.runtime.measuring.kernels.cuda.compiler import cuda
+from qctrun.runtime.measuring.kernels.cuda.device import opened
+from qctrun.runtime.measuring.kernels.cuda.host import check
+from qctrun.runtime.measuring.kernels.cuda.maps import DeviceMaps, calibrate
+from qctrun.runtime.measuring.kernels.cuda.transfer import Transfer
 from qctrun.runtime.measuring.maps import Measured, Measurement, as_volumes
 from qctrun.runtime.volume import BoolArray, FloatArray, MapKey, Progress, Volume
 
@@ -141,9 +141,9 @@ class DeviceTrip:
         if size not in self._boxes:
             self._boxes[size] = tuple(cuda.device_array(size, np.float32) for _ in range(2))
         source, target = self._boxes[size]
-        cuda_boxes.take(self._density, window.take, source, self.stream)
+        boxes.take(self._density, window.take, source, self.stream)
         self._run(source, target)
-        cuda_boxes.put(target, window.keep, self.results[0], window.put, self._need, self.stream)
+        boxes.put(target, window.keep, self.results[0], window.put, self._need, self.stream)
 
     def _run(self, source: Any, target: Any) -> None:
         self._session.run_on(address(source), address(target), source.shape, self._session.stream)

@@ -17,10 +17,10 @@ pytest.importorskip("onnxruntime")
 SPACING = (0.34, 0.172, 0.172)
 
 
-@pytest.fixture(scope="module")
-def nnsp(tmp_path_factory):
+@pytest.fixture(scope="module", params=["auto", "onnxruntime"])
+def nnsp(request, tmp_path_factory):
     path = models.save(tmp_path_factory.mktemp("model") / "m.onnx", models.nnsp())
-    return Filter(path, device="cpu", threads=2)
+    return Filter(path, device="cpu", threads=2, backend=request.param)
 
 
 @pytest.fixture

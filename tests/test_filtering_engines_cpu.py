@@ -38,11 +38,25 @@ def test_flat_engine_keeps_the_last_depths(monkeypatch):
     made = []
     monkeypatch.setattr(onnx_flat, "KEPT", 2)
     flat = graph.flat
-    monkeypatch.setattr(graph, "flat", lambda data, depth: made.append(depth) or flat(data, depth))
+    monkeypatch.setattr(
+        graph, "flat", lambda data, depth, crop: made.append(depth) or flat(data, depth, crop)
+    )
     engine = OnnxFlatEngine(MODEL, 1)
     for depth in (1, 2, 1, 3, 1, 2):
         engine.run(noise((depth, 4, 4)))
     assert made == [1, 2, 3, 2]
+
+
+def test_flat_engine_gives_back_what_is_kept():
+    """Of windows of one depth, whichever part is asked for."""
+    engine, window = OnnxFlatEngine(MODEL, 1), noise((12, 21, 23))
+    expected = judged(window)
+    inner, edge = (slice(4, 8), slice(8, 13), slice(8, 15)), (slice(0, 3), slice(9, 21), slice(5, 6))
+    for keep in (inner, edge, None, inner):
+        wanted = expected[keep] if keep else expected
+        np.testing.assert_allclose(
+            engine.run(window, keep), wanted, rtol=0, atol=1e-5 * np.abs(expected).max()
+        )
 
 
 def test_flat_engine_from_several_threads():

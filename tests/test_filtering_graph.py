@@ -1,6 +1,8 @@
 """The graph in 2-D convolutions and the one in half precision against the graph as exported."""
 
+from collections import Counter
 from functools import cache
+from itertools import product
 
 import filtering_models as models
 import numpy as np
@@ -29,8 +31,8 @@ def run(data, volume):
 
 
 @cache
-def flat(data, depth):
-    found = graph.flat(data, depth)
+def flat(data, depth, crop=graph.WHOLE):
+    found = graph.flat(data, depth, crop)
     onnx.checker.check_model(onnx.load_from_string(found), full_check=True)
     return found
 
@@ -48,6 +50,47 @@ def difference(found, wanted):
 def test_flat_is_the_same(data, size):
     volume = noise(size)
     assert difference(run(flat(data, size[0]), volume), run(data, volume)) < 2e-6
+
+
+def check_cropped(data, size, crop):
+    """The part that is kept is what the exported graph computes there."""
+    volume = noise(size)
+    keep = tuple(slice(low, n - high) for (low, high), n in zip(crop, size, strict=True))
+    found = run(flat(data, size[0], crop), volume)
+    wanted = run(data, volume)
+    assert found.shape == wanted[keep].shape
+    assert np.max(np.abs(found - wanted[keep])) < 2e-6 * np.max(np.abs(wanted))
+
+
+@pytest.mark.parametrize("inner", list(product((False, True), repeat=6)))
+def test_each_inner_side_is_cropped(inner):
+    halo = np.repeat((4, 8, 8), 2) * inner
+    check_cropped(SHARED, (11, 19, 21), tuple((int(low), int(high)) for low, high in halo.reshape(3, 2)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from([SHIPPED, SHARED, models.nnsp().SerializeToString()]),
+    st.tuples(*[st.tuples(st.integers(0, 11), st.integers(1, 9), st.integers(0, 11))] * 3),
+)
+def test_any_part_may_be_kept(data, sides):
+    """More or less than the halo is cropped, and windows are smaller than it."""
+    size = tuple(map(sum, sides))
+    check_cropped(data, size, tuple((low, high) for low, _, high in sides))
+
+
+def test_nothing_is_computed_that_is_not_kept():
+    """Values of each layer as large as the halo that is left to go, and no larger."""
+    size, crop = (13, 30, 31), ((4, 4), (8, 8), (8, 8))
+    proto = onnx.load_from_string(flat(SHARED, size[0], crop))
+    convolutions = [node.output[0] for node in proto.graph.node if node.op_type == "Conv"]
+    del proto.graph.output[:]
+    proto.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in convolutions)
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: noise(size)[None, None]})
+    counts = Counter(value.shape[2:] for value in found)
+    # Slices 11, 9 (2 to a pair of 4, and 3 for the odd one), 9, 7 (likewise), 7, 7 (one for each that goes in).
+    assert counts == {(26, 27): 11, (22, 23): 19, (20, 21): 9, (18, 19): 15, (16, 17): 7, (14, 15): 7}
 
 
 def test_flat_has_2d_convolutions_only_and_fewer_of_them():

@@ -127,16 +127,22 @@ def test_openvino_that_gives_nan(monkeypatch):
         Session(MODEL, "cpu", threads=1, backend="openvino")
 
 
+@pytest.mark.parametrize("backend", ["auto", "onnxruntime"])
+def test_only_what_is_kept_comes_back(backend):
+    found, keep = Session(MODEL, "cpu", threads=1, backend=backend), (slice(1, 5), slice(0, 4), slice(2, 11))
+    np.testing.assert_allclose(found.run(volume(), keep), found.run(volume())[keep], rtol=0, atol=1e-2)
+
+
 def test_flat_graph_that_computes_other_numbers(monkeypatch):
     other = models.loaded(models.nnsp(seed=1)).data
-    monkeypatch.setattr(graph, "flat", lambda data, depth: other)
+    monkeypatch.setattr(graph, "flat", lambda data, depth, *crop: other)
     found = Session(MODEL, "cpu", threads=1, backend="onnxruntime")
-    assert "onnxruntime is left out because of" in found.notes[0]
+    assert "the graph in 2-D convolutions is left out because of" in found.notes[0]
     assert np.array_equal(found.run(volume()), OnnxCpuEngine(MODEL, 1).run(volume()))
 
 
 def test_graph_that_has_no_flat_form(monkeypatch):
-    monkeypatch.setattr(graph, "flat", lambda data, depth: None)
+    monkeypatch.setattr(graph, "flat", lambda data, depth, *crop: None)
     found = Session(MODEL, "cpu", threads=1, backend="onnxruntime")
     assert (found.backend, found.self_test, found.notes) == ("onnxruntime", None, ())
 

@@ -14,7 +14,7 @@ from qctrun.runtime.errors import InputError, OutOfMemoryError, UsageError
 from qctrun.runtime.filtering.model import ModelCard, load_model
 from qctrun.runtime.filtering.proof import SelfTest
 from qctrun.runtime.filtering.session import Session
-from qctrun.runtime.filtering.windows import Window, grow, of_one_shape, plan, plan_needed
+from qctrun.runtime.filtering.windows import Window, grow, plan, plan_alike, plan_needed
 from qctrun.runtime.volume import BoolArray, FloatArray, Progress, Volume, as_mask, require_finite
 
 WINDOW_BYTES = {"cpu": 704 * 2**20, "cuda": 2**30}
@@ -177,7 +177,7 @@ class Filter:
         """The filtered numbers of a volume as what `__call__` returns."""
         notes, fraction = task.notes, 1.0
         if task.need is not None:
-            fraction = np.count_nonzero(task.need) / task.need.size
+            fraction = float(np.count_nonzero(task.need) / task.need.size)
         if fraction < 1:
             notes += (
                 f"filtered only within the mask and {task.margin_mm:g} mm around; the rest is as it came in",
@@ -223,9 +223,14 @@ class Filter:
         z, y, x = size
         if need is None:
             return plan((z, y, x), self.card.halo, limit)
-        windows = plan_needed(need, self.card.halo, limit)
-        # A GPU plans anew for each shape, which takes longer than some more voxels.
-        return windows if self.device == "cpu" else of_one_shape(windows, (z, y, x))
+        if self.device != "cpu":
+            # A GPU plans anew for each shape, which takes longer than some more voxels.
+            return plan_alike(need, self.card.halo, limit)
+        if not self._session.slicewise:
+            return plan_needed(need, self.card.halo, limit)
+        # Only what is kept is computed, and most of the work is in a layer half of the halo away from it.
+        z, y, x = (-(-halo // 2) for halo in self.card.halo)
+        return plan_needed(need, self.card.halo, limit, (z, y, x))
 
     def _run(
         self, array: FloatArray, windows: list[Window], need: BoolArray | None, progress: Progress
@@ -233,7 +238,7 @@ class Filter:
         result = array.copy()
         progress(0, len(windows))
         for done, window in enumerate(windows, start=1):
-            found = self._session.run(array[window.take])[window.keep]
+            found = self._session.run(array[window.take], window.keep)
             np.copyto(result[window.put], found, where=True if need is None else need[window.put])
             progress(done, len(windows))
         return result
@@ -316,5 +321,6 @@ def _require_margin(margin_mm: float) -> None:
 
 def _need(mask: npt.NDArray[Any], margin_mm: float, volume: Volume) -> BoolArray:
     inside = as_mask(mask, volume.grid)
-    z, y, x = (int(margin_mm / spacing + 1e-6) for spacing in volume.grid.spacing)
+    # A sphere of this radius reaches a voxel that far out, too (`TIE_TOLERANCE`).
+    z, y, x = (int(margin_mm / spacing * (1 + 1e-6)) for spacing in volume.grid.spacing)
     return grow(inside, (z, y, x))

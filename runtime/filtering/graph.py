@@ -13,51 +13,50 @@ F(2, 3) along z): with g the weights and d the four slices that they see,
 four 2-D convolutions instead of six, exact but for rounding.
 """
 
-import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from qctrun.runtime.filtering.nodes import Array, Draft, Graph, Node, read
+from qctrun.runtime.filtering.network import Layer, Network, known, pads
+from qctrun.runtime.filtering.nodes import Array, Draft
 
 SHARED_FROM = 8
 """Channels in and out from which sharing pays for its additions."""
 
-_LETTERS = {"Div": "s", "Mul": "s", "Conv": "c", "Relu": "r", "Add": "a"}
-_FORM = re.compile(r"s*(cr)*cs*a?")
-"""Scaling, convolutions with ReLU between them, scaling, and the input added to the result."""
+_END = 2**62
+"""An end of a slice that lies beyond every axis."""
+
+Crop = tuple[tuple[int, int], ...]
+WHOLE: Crop = ((0, 0), (0, 0), (0, 0))
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """One convolution: weights (out, in, z, y, x) and biases (out)."""
+class Part:
+    """What is computed of a layer.
 
-    weights: Array
-    biases: Array
+    Attributes
+    ----------
+    slices : range
+        Of its result.
+    low, high : (z, y, x)
+        Zeros to put at either end; fewer than the layer reaches where its input goes on beyond what is wanted.
+    """
 
-    def times(self, before: float, after: float) -> "Layer":
-        """The layer with factors on what goes in and on what comes out."""
-        weights = self.weights.astype(np.float64) * (before * after)
-        biases = self.biases.astype(np.float64) * after
-        return Layer(weights.astype(np.float32), biases.astype(np.float32))
+    slices: range
+    low: tuple[int, ...]
+    high: tuple[int, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """What a known graph computes: after * (layers with ReLU between)(before * input) [+ input]."""
-
-    source: str
-    target: str
-    before: float
-    layers: tuple[Layer, ...]
-    after: float
-    residual: bool
+    @property
+    def pads(self) -> list[int]:
+        """As a 2-D convolution takes them."""
+        return [*self.low[1:], *self.high[1:]]
 
 
-def flat(data: bytes, depth: int) -> bytes | None:
+def flat(data: bytes, depth: int, crop: Crop = WHOLE) -> bytes | None:
     """The same network in 2-D convolutions, for windows of so many slices and any y and x.
+
+    Each layer computes what the wanted part of the result needs of it and no more.
 
     Parameters
     ----------
@@ -65,23 +64,28 @@ def flat(data: bytes, depth: int) -> bytes | None:
         A serialised ONNX model.
     depth : int
         Slices (z) of the windows.
+    crop : three pairs, (z, y, x)
+        Voxels at the low and the high end of each axis whose result is not wanted.
 
     Returns
     -------
     bytes or None
-        A serialised model with the same faces; None when the graph is not one of the known form.
+        A serialised model with the same faces, the result without `crop`; None when the graph is not one of
+        the known form.
     """
-    network = _known(data)
+    network = known(data)
     if network is None:
         return None
     draft = Draft()
-    layers = _with_scales(network)
-    slices = _first(draft, network.source, layers[0], depth)
-    for layer in layers[1:]:
-        slices = _layer(draft, [draft.put("Relu", one) for one in slices], layer)
-    stack = draft.put("Concat", *slices, axis=1)
-    _finish(draft, network, draft.put("Unsqueeze", stack, draft.numbers(0)))
-    return draft.model(network.source, network.target, depth)
+    layers, parts = _with_scales(network), _parts(network.layers, depth, crop)
+    slices = _first(draft, network, layers[0], parts[0], crop)
+    for layer, part in zip(layers[1:], parts[1:], strict=True):
+        slices = _layer(draft, {z: draft.put("Relu", one) for z, one in slices.items()}, layer, part)
+    stack = draft.put("Concat", *slices.values(), axis=1)
+    kept = _cropped(draft, network.source, crop, first_axis=2)
+    _finish(draft, network, draft.put("Unsqueeze", stack, draft.numbers(0)), kept)
+    sides = ("y", "x") if crop[1:] == WHOLE[1:] else ("y_kept", "x_kept")
+    return draft.model(network.source, network.target, (depth, "y", "x"), (len(slices), *sides))
 
 
 def half(data: bytes) -> bytes | None:
@@ -97,7 +101,7 @@ def half(data: bytes) -> bytes | None:
     bytes or None
         A serialised model with the same float32 faces; None when the graph is not one of the known form.
     """
-    network = _known(data)
+    network = known(data)
     if network is None:
         return None
     draft = Draft()
@@ -106,84 +110,11 @@ def half(data: bytes) -> bytes | None:
     for index, layer in enumerate(network.layers):
         value = draft.put("Relu", value) if index else value
         names = [draft.constant(part.astype(np.float16)) for part in (layer.weights, layer.biases)]
-        value = draft.put("Conv", value, *names, pads=_pads(layer.weights.shape[2:]))
+        value = draft.put("Conv", value, *names, pads=pads(layer.weights.shape[2:]))
     value = draft.put("Cast", value, to=1)
     value = draft.put("Mul", value, draft.constant(np.array(network.after, np.float32)))
-    _finish(draft, network, value)
+    _finish(draft, network, value, network.source)
     return draft.model(network.source, network.target)
-
-
-def _known(data: bytes) -> Network | None:
-    """What the graph computes, where it is one chain of the known form."""
-    try:
-        graph = read(data)
-    except (ValueError, IndexError):
-        return None
-    form = "".join(_LETTERS.get(node.kind, "?") for node in graph.nodes)
-    if len(graph.inputs) != 1 or len(graph.outputs) != 1 or not _FORM.fullmatch(form):
-        return None
-    if not _is_chain(graph):
-        return None
-    first, last = form.index("c"), form.rindex("c")
-    layers = [_convolution(graph, node) for node in graph.nodes if node.kind == "Conv"]
-    before, after = _product(graph, graph.nodes[:first]), _product(graph, graph.nodes[last + 1 :])
-    if before is None or after is None or None in layers:
-        return None
-    found = tuple(layer for layer in layers if layer is not None)
-    if found[0].weights.shape[1] != 1 or found[-1].weights.shape[0] != 1:
-        return None
-    return Network(graph.inputs[0], graph.outputs[0], before, found, after, form.endswith("a"))
-
-
-def _is_chain(graph: Graph) -> bool:
-    """Whether each node takes what the one before gives, and a sum at the end takes the input besides."""
-    value = graph.inputs[0]
-    for node in graph.nodes:
-        taken = node.inputs if node.kind in ("Add", "Mul") else node.inputs[:1]
-        if value not in taken or len(node.outputs) != 1:
-            return False
-        if node.kind == "Add" and sorted(node.inputs) != sorted((value, graph.inputs[0])):
-            return False
-        value = node.outputs[0]
-    return value == graph.outputs[0]
-
-
-def _convolution(graph: Graph, node: Node) -> Layer | None:
-    """The layer of a node that keeps the size, or None."""
-    weights = graph.weights.get(node.inputs[1])
-    if weights is None or weights.ndim != 5 or weights.dtype != np.float32:
-        return None
-    biases = graph.weights.get(node.inputs[2]) if node.inputs[2:] else np.zeros(len(weights), np.float32)
-    wanted = {
-        "pads": _pads(weights.shape[2:]),
-        "strides": [1, 1, 1],
-        "dilations": [1, 1, 1],
-        "group": [1],
-        "kernel_shape": list(weights.shape[2:]),
-        "auto_pad": "NOTSET",
-    }
-    same = all(wanted.get(name) == value for name, value in node.attributes.items())
-    odd = all(side % 2 for side in weights.shape[2:])
-    padded = "pads" in node.attributes or not any(wanted["pads"])
-    return Layer(weights, biases) if same and odd and padded and biases is not None else None
-
-
-def _product(graph: Graph, nodes: Sequence[Node]) -> float | None:
-    """By what these nodes scale in all; None where one is no number."""
-    product = 1.0
-    for node in nodes:
-        if node.kind == "Add":
-            continue
-        constant = [name in graph.weights and graph.weights[name].size == 1 for name in node.inputs]
-        if sum(constant) != 1 or (node.kind == "Div" and constant[0]):
-            return None
-        factor = float(graph.weights[node.inputs[constant.index(True)]].reshape(()))
-        product *= factor if node.kind == "Mul" else 1 / factor
-    return product if math.isfinite(product) else None
-
-
-def _pads(sides: Sequence[int]) -> list[int]:
-    return [side // 2 for side in sides] * 2
 
 
 def _with_scales(network: Network) -> list[Layer]:
@@ -194,78 +125,117 @@ def _with_scales(network: Network) -> list[Layer]:
     return layers
 
 
-def _finish(draft: Draft, network: Network, value: str) -> None:
+def _parts(layers: Sequence[Layer], depth: int, crop: Crop) -> list[Part]:
+    """What the wanted part of the result needs of each layer."""
+    found = []
+    for index, layer in enumerate(layers):
+        later = _reach(layers[index + 1 :])
+        # Voxels at each end that nobody asks for; zeros are put where the layer reaches beyond the window.
+        unasked = [[max(0, cut - far) for cut in cuts] for cuts, far in zip(crop, later, strict=True)]
+        zeros = [
+            [max(0, own - end) for end in ends] for ends, own in zip(unasked, _reach([layer]), strict=True)
+        ]
+        low, high = zip(*zeros, strict=True)
+        found.append(Part(range(unasked[0][0], depth - unasked[0][1]), low, high))
+    return found
+
+
+def _reach(layers: Sequence[Layer]) -> list[int]:
+    """How far (z, y, x) a voxel of the result sees through all these layers."""
+    return [sum(layer.weights.shape[axis] // 2 for layer in layers) for axis in (2, 3, 4)]
+
+
+def _cropped(draft: Draft, value: str, crop: Crop, first_axis: int) -> str:
+    """A value without these voxels at both ends of its last axes."""
+    if not any(map(any, crop)):
+        return value
+    starts = draft.numbers(*(low for low, _ in crop))
+    ends = draft.numbers(*(-high or _END for _, high in crop))
+    return draft.put("Slice", value, starts, ends, draft.numbers(*range(first_axis, first_axis + len(crop))))
+
+
+def _finish(draft: Draft, network: Network, value: str, source: str) -> None:
+    """Add the input, as far as it is wanted, where the network does."""
     if network.residual:
-        draft.put("Add", value, network.source, out=network.target)
+        draft.put("Add", value, source, out=network.target)
     else:
         draft.put("Identity", value, out=network.target)
 
 
-def _first(draft: Draft, source: str, layer: Layer, depth: int) -> list[str]:
+def _first(draft: Draft, network: Network, layer: Layer, part: Part, crop: Crop) -> dict[int, str]:
     """The first layer: the slices that an output sees are the channels of its input."""
     taps = layer.weights.shape[2]
-    stack = draft.put("Squeeze", source, draft.numbers(0))
-    if taps > 1:
-        stack = draft.put("Pad", stack, draft.numbers(0, taps // 2, 0, 0, 0, taps // 2, 0, 0))
-    axis = draft.numbers(1)
-    seen = [draft.put("Slice", stack, draft.numbers(z), draft.numbers(z + taps), axis) for z in range(depth)]
-    return [_conv(draft, one, layer.weights[:, 0], layer.biases) for one in seen]
+    unseen = [
+        [max(0, cut - far) for cut in cuts] for cuts, far in zip(crop, _reach(network.layers), strict=True)
+    ]
+    stack = draft.put("Squeeze", network.source, draft.numbers(0))
+    stack = _cropped(draft, stack, tuple((low, high) for low, high in unseen[1:]), first_axis=2)
+    if part.low[0] or part.high[0]:
+        stack = draft.put("Pad", stack, draft.numbers(0, part.low[0], 0, 0, 0, part.high[0], 0, 0))
+    axis, found = draft.numbers(1), {}
+    for z in part.slices:
+        first = z - taps // 2 + part.low[0]
+        seen = draft.put("Slice", stack, draft.numbers(first), draft.numbers(first + taps), axis)
+        found[z] = _conv(draft, seen, part, layer.weights[:, 0], layer.biases)
+    return found
 
 
-def _layer(draft: Draft, slices: list[str], layer: Layer) -> list[str]:
+def _layer(draft: Draft, slices: dict[int, str], layer: Layer, part: Part) -> dict[int, str]:
     outputs, inputs, taps = layer.weights.shape[:3]
     if outputs == 1:
-        return _folded(draft, slices, layer)
-    shared = len(slices) // 2 * 2 if taps == 3 and min(outputs, inputs) >= SHARED_FROM else 0
-    found = [one for z in range(0, shared, 2) for one in _pair(draft, slices, z, layer)]
-    return found + [_summed(draft, slices, z, layer) for z in range(shared, len(slices))]
+        return _folded(draft, slices, layer, part)
+    found: dict[int, str] = {}
+    if taps == 3 and min(outputs, inputs) >= SHARED_FROM:
+        for z in part.slices[: len(part.slices) // 2 * 2 : 2]:
+            found[z], found[z + 1] = _pair(draft, slices, z, layer, part)
+    rest = part.slices[len(found) :]
+    return {**found, **{z: _summed(draft, slices, z, layer, part) for z in rest}}
 
 
-def _summed(draft: Draft, slices: list[str], z: int, layer: Layer) -> str:
+def _summed(draft: Draft, slices: dict[int, str], z: int, layer: Layer, part: Part) -> str:
     """One slice of the result: the slices around, each through its own part of the weights."""
-    total = _conv(draft, slices[z], layer.weights[:, :, _middle(layer)], layer.biases)
+    middle = layer.weights.shape[2] // 2
+    total = _conv(draft, slices[z], part, layer.weights[:, :, middle], layer.biases)
     for tap in range(layer.weights.shape[2]):
-        one = _at(slices, z + tap - _middle(layer))
-        if one is not None and tap != _middle(layer):
-            total = draft.put("Add", _conv(draft, one, layer.weights[:, :, tap]), total)
+        one = slices.get(z + tap - middle)
+        if one is not None and tap != middle:
+            total = draft.put("Add", _conv(draft, one, part, layer.weights[:, :, tap]), total)
     return total
 
 
-def _pair(draft: Draft, slices: list[str], z: int, layer: Layer) -> tuple[str, str]:
+def _pair(draft: Draft, slices: dict[int, str], z: int, layer: Layer, part: Part) -> tuple[str, str]:
     """Slices z and z + 1 of the result by four convolutions; see the head of this file."""
-    d = [_at(slices, z + step) for step in (-1, 0, 1, 2)]
+    d = [slices.get(z + step) for step in (-1, 0, 1, 2)]
     g0, g1, g2 = (layer.weights[:, :, tap].astype(np.float64) for tap in range(3))
-    m0 = _conv(draft, _difference(draft, d[0], d[2]), g0)
-    m1 = _conv(draft, draft.put("Add", slices[z], slices[z + 1]), (g0 + g1 + g2) / 2, layer.biases)
-    m2 = _conv(draft, _difference(draft, d[2], d[1]), (g0 - g1 + g2) / 2)
-    less_m3 = _conv(draft, _difference(draft, d[1], d[3]), -g2)
+    m0 = _conv(draft, _difference(draft, d[0], d[2]), part, g0)
+    m1 = _conv(draft, draft.put("Add", slices[z], slices[z + 1]), part, (g0 + g1 + g2) / 2, layer.biases)
+    m2 = _conv(draft, _difference(draft, d[2], d[1]), part, (g0 - g1 + g2) / 2)
+    less_m3 = _conv(draft, _difference(draft, d[1], d[3]), part, -g2)
     first = draft.put("Add", m0, draft.put("Add", m1, m2))
     return first, draft.put("Add", less_m3, draft.put("Sub", m1, m2))
 
 
-def _folded(draft: Draft, slices: list[str], layer: Layer) -> list[str]:
+def _folded(draft: Draft, slices: dict[int, str], layer: Layer, part: Part) -> dict[int, str]:
     """A layer of one output: a convolution computes as many as it can at once, so its taps are its outputs."""
     taps = layer.weights.shape[2]
     weights = np.moveaxis(layer.weights[0], 1, 0)
-    together = [_conv(draft, one, weights) for one in slices]
-    split = [
-        draft.put_many("Split", one, out=taps, axis=1, num_outputs=taps) if taps > 1 else [one]
-        for one in together
-    ]
+    split = {}
+    for z, one in slices.items():
+        each = _conv(draft, one, part, weights)
+        split[z] = draft.put_many("Split", each, out=taps, axis=1, num_outputs=taps) if taps > 1 else [each]
     biases = draft.constant(layer.biases.reshape(1, 1, 1, 1))
-    found = []
-    for z in range(len(slices)):
+    found = {}
+    for z in part.slices:
         near = [(z + tap - taps // 2, tap) for tap in range(taps)]
-        parts = [split[at][tap] for at, tap in near if 0 <= at < len(slices)]
-        found.append(draft.put("Sum", *parts, biases))
+        found[z] = draft.put("Sum", *(split[at][tap] for at, tap in near if at in split), biases)
     return found
 
 
-def _conv(draft: Draft, value: str, weights: Array, biases: Array | None = None) -> str:
-    """A 2-D convolution that keeps the size; weights (out, in, y, x)."""
+def _conv(draft: Draft, value: str, part: Part, weights: Array, biases: Array | None = None) -> str:
+    """A 2-D convolution with the zeros that this part wants; weights (out, in, y, x)."""
     names = [draft.constant(weights.astype(np.float32))]
     names += [] if biases is None else [draft.constant(biases)]
-    return draft.put("Conv", value, *names, pads=_pads(weights.shape[2:]))
+    return draft.put("Conv", value, *names, pads=part.pads)
 
 
 def _difference(draft: Draft, one: str | None, other: str | None) -> str:
@@ -274,12 +244,3 @@ def _difference(draft: Draft, one: str | None, other: str | None) -> str:
         assert one is not None
         return one
     return draft.put("Neg", other) if one is None else draft.put("Sub", one, other)
-
-
-def _at(slices: list[str], z: int) -> str | None:
-    """A slice, or None outside of the window, where zeros are padded."""
-    return slices[z] if 0 <= z < len(slices) else None
-
-
-def _middle(layer: Layer) -> int:
-    return int(layer.weights.shape[2] // 2)

@@ -27,6 +27,8 @@ KINDS: dict[np.dtype[Any], int] = {np.dtype(np.float32): 1, np.dtype(np.int64): 
 """ONNX's numbers of the element types."""
 
 Array = npt.NDArray[Any]
+Sides = tuple[int | str, ...]
+FREE: Sides = ("z", "y", "x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +103,13 @@ class Draft:
         """The name of a row of whole numbers, as axes and ends of slices are given."""
         return self.constant(np.array(values, np.int64))
 
-    def model(self, source: str, target: str, depth: int | None = None) -> bytes:
-        """The serialised model, from `source` to `target`, float32 (1, 1, depth or any, any, any) both."""
+    def model(self, source: str, target: str, given: Sides = FREE, found: Sides = FREE) -> bytes:
+        """The serialised model, from `source` to `target`, float32 (1, 1, z, y, x) both; words are any number."""
         parts = [wire.text_field(GRAPH_NODE, node) for node in self._nodes]
         parts += [wire.text_field(GRAPH_NAME, "qctrun")]
         parts += [wire.text_field(GRAPH_TENSOR, _tensor(key, name)) for key, name in self._tensors.items()]
-        parts += [wire.text_field(GRAPH_INPUT, _face(source, depth))]
-        parts += [wire.text_field(GRAPH_OUTPUT, _face(target, depth))]
+        parts += [wire.text_field(GRAPH_INPUT, _face(source, given))]
+        parts += [wire.text_field(GRAPH_OUTPUT, _face(target, found))]
         opset = wire.text_field(OPSET_DOMAIN, "") + wire.number_field(OPSET_VERSION, OPSET)
         return (
             wire.number_field(MODEL_IR_VERSION, IR_VERSION)
@@ -178,10 +180,11 @@ def _tensor(key: tuple[str, tuple[int, ...], bytes], name: str) -> bytes:
     )
 
 
-def _face(name: str, depth: int | None) -> bytes:
-    one = wire.number_field(SIDE_NUMBER, 1)
-    z = wire.text_field(SIDE_NAME, "z") if depth is None else wire.number_field(SIDE_NUMBER, depth)
-    sides = [one, one, z, wire.text_field(SIDE_NAME, "y"), wire.text_field(SIDE_NAME, "x")]
-    shape = b"".join(wire.text_field(SHAPE_SIDE, side) for side in sides)
+def _face(name: str, sides: Sides) -> bytes:
+    shape = b"".join(wire.text_field(SHAPE_SIDE, _side(side)) for side in (1, 1, *sides))
     tensor = wire.number_field(TYPE_KIND, KINDS[np.dtype(np.float32)]) + wire.text_field(TYPE_SHAPE, shape)
     return wire.text_field(FACE_NAME, name) + wire.text_field(FACE_TYPE, wire.text_field(TYPE_TENSOR, tensor))
+
+
+def _side(side: int | str) -> bytes:
+    return wire.text_field(SIDE_NAME, side) if isinstance(side, str) else wire.number_field(SIDE_NUMBER, side)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from qctrun.runtime.errors import DeviceError
+from qctrun.runtime.errors import DeviceError, ModelError
 from qctrun.runtime.filtering.engines import Engine, require_size
+from qctrun.runtime.filtering.model import MEND
 from qctrun.runtime.volume import FloatArray
 
 PROBE_SIZE = (21, 41, 41)
@@ -54,6 +55,27 @@ def difference(found: FloatArray, expected: FloatArray) -> SelfTest:
     rms, most = float(np.sqrt(np.mean(miss**2))), float(np.abs(miss).max())
     rms_of_all = float(np.sqrt(np.mean(expected.astype(np.float64) ** 2)))
     return SelfTest(rms, most, rms / (rms_of_all or 1), most / (float(np.abs(expected).max()) or 1))
+
+
+def require_filter(
+    judge: Engine, window: FloatArray, expected: FloatArray, halo: tuple[int, int, int]
+) -> None:
+    """Refuse a model whose numbers are not finite, or reach further than its card says: windows would show.
+
+    Raises
+    ------
+    ModelError
+    """
+    if not np.isfinite(expected).all():
+        raise ModelError("model", wanted="finite numbers", got="NaN or infinity", mend=MEND)
+    first, right = tuple(slice(h + 1, None) for h in halo), tuple(slice(h, None) for h in halo)
+    cut = window[first]
+    if not cut[right].size:  # a halo that is larger than the window can be judged by
+        return
+    miss = np.abs(judge.run(cut)[right] - expected[first][right]).max()
+    if miss > CPU_TOLERANCE * np.abs(expected).max():
+        wanted = f"results that depend on at most {halo} voxels (z, y, x) around, as its card says"
+        raise ModelError("model", wanted=wanted, got="a wider reach", mend=MEND)
 
 
 def prove(

@@ -31,12 +31,17 @@ from qctrun.runtime.filtering.proof import (
     difference,
     probe,
     prove,
+    require_filter,
     require_same,
 )
+from qctrun.runtime.filtering.windows import Box
 from qctrun.runtime.volume import FloatArray
 
 NVIDIA_DRIVER = Path("/proc/driver/nvidia")
 FELL_BACK = "device auto fell back to the CPU because"
+UNCHECKED = (
+    "onnxruntime is installed and does not load, so nothing checks OpenVINO's numbers; see qctrun doctor"
+)
 
 
 class Session:
@@ -70,7 +75,7 @@ class Session:
     precision : str
         As asked for.
     self_test : SelfTest or None
-        How far the engine is from onnxruntime on the CPU; None where onnxruntime is not installed.
+        How far the engine is from the judge; None where the judge itself computes, or cannot be opened.
     window_bytes : int or None
         Memory that the activations of a window may take on a GPU; None where that is not known.
     stream : int
@@ -109,6 +114,8 @@ class Session:
         self._halo, self._proven = model.card.halo, {PROBE_SIZE}
         self._judge = _open_judge(model, self.threads, device, backend)
         self._probe = probe()
+        if self._judge is None and find_spec("onnxruntime") is not None:
+            self.notes += (UNCHECKED,)
         expected = self._judged_probe(model)
         if wanted != "cpu" and backend != "openvino" and self._may_use_cuda(device):
             try:
@@ -120,7 +127,7 @@ class Session:
                 self.notes += (f"{FELL_BACK} of {error}",)
         self._use_cpu(model, backend, expected)
 
-    def run(self, window: FloatArray) -> FloatArray:
+    def run(self, window: FloatArray, keep: Box | None = None) -> FloatArray:
         """Filter one window.
 
         On a GPU the first window of each size is checked: two corners and the middle are filtered by the
@@ -130,6 +137,8 @@ class Session:
         ----------
         window : float32 array (z, y, x)
             mg/cm3.
+        keep : box (z, y, x), optional
+            What is wanted of the result, and given back; all of it when not given.
 
         Returns
         -------
@@ -142,13 +151,15 @@ class Session:
         DeviceError
             When the device fails, or computes other numbers than the judge.
         """
+        if isinstance(self._engine, OnnxFlatEngine):
+            return self._engine.run(window, keep)
         result = self._engine.run(window)
         require_size(result, window.shape)
         if self._judge is not None and self.device != "cpu" and window.shape not in self._proven:
             tolerance = GPU_TOLERANCE[self.precision]
             prove(self._judge, window, result, self._halo, tolerance, self.device)
             self._proven.add(window.shape)
-        return result
+        return result if keep is None else result[keep]
 
     @property
     def slicewise(self) -> bool:
@@ -176,13 +187,16 @@ class Session:
         return self._engine.free_bytes() if isinstance(self._engine, OnnxCudaEngine) else None
 
     def _judged_probe(self, model: Model) -> FloatArray | None:
-        """What the judge makes of the probe; it also shows that the model keeps the size."""
+        """What the judge makes of the probe; it also shows that the model is what windows are made for."""
         if self._judge is None:
             return None
         try:
-            return self._judge.run(self._probe)
+            expected = self._judge.run(self._probe)
+            require_filter(self._judge, self._probe, expected, self._halo)
         except DeviceError as error:
-            raise ModelError(f"model {model.path}", wanted="a result", got=str(error), mend=MEND) from None
+            got = str(error).removesuffix(f"; {MEND}")
+            raise ModelError(f"model {model.path}", wanted="a result", got=got, mend=MEND) from None
+        return expected
 
     def _may_use_cuda(self, device: str) -> bool:
         """Whether to try the GPU: always where it was asked for, with "auto" where this onnxruntime knows CUDA."""
@@ -208,14 +222,14 @@ class Session:
     def _use_cpu(self, model: Model, backend: str, expected: FloatArray | None) -> None:
         """The first engine that opens and agrees with the judge; in the end the judge itself."""
         self.device = "cpu"
-        for name, open_engine in _cpu_engines(model, self.threads, backend):
+        for name, what, open_engine in _cpu_engines(model, self.threads, backend):
             try:
                 engine = open_engine()
                 self.self_test = self._compared(engine, "cpu", expected, CPU_TOLERANCE)
             except QctrunError as error:
                 if backend == "openvino" or self._judge is None:
                     raise
-                self.notes += (f"{name} is left out because of {error}",)
+                self.notes += (f"{what} is left out because of {error}",)
                 continue
             self._engine, self.backend, self.provider = engine, name, engine.provider
             self._judge = None
@@ -249,18 +263,18 @@ def _open_judge(model: Model, threads: int, device: str, backend: str) -> OnnxCp
         return None
 
 
-def _cpu_engines(model: Model, threads: int, backend: str) -> Iterator[tuple[str, Callable[[], Engine]]]:
-    """What to try on the CPU, the fastest first, each with its name."""
+def _cpu_engines(model: Model, threads: int, backend: str) -> Iterator[tuple[str, str, Callable[[], Engine]]]:
+    """What to try on the CPU, the fastest first: its backend, its name in a note, and how to open it."""
     if backend != "onnxruntime" and find_spec("openvino") is not None:
         from qctrun.runtime.filtering.engines.openvino_cpu import OpenVinoEngine
 
-        yield "openvino", lambda: OpenVinoEngine(model, threads)
+        yield "openvino", "openvino", lambda: OpenVinoEngine(model, threads)
     if backend == "openvino":
         return
     from qctrun.runtime.filtering import graph
 
     if graph.flat(model.data, 1) is not None:
-        yield "onnxruntime", lambda: OnnxFlatEngine(model, threads)
+        yield "onnxruntime", "the graph in 2-D convolutions", lambda: OnnxFlatEngine(model, threads)
 
 
 def _error_words(precision: str, test: SelfTest) -> str:

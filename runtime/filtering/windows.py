@@ -13,6 +13,7 @@ from itertools import pairwise, product
 import numpy as np
 import numpy.typing as npt
 
+from qctrun.runtime.filtering.cuts import Ends, cut
 from qctrun.runtime.volume import BoolArray
 
 Box = tuple[slice, ...]
@@ -20,7 +21,10 @@ Triple = tuple[int, int, int]
 Span = tuple[int, int]
 
 FINER = (1, 2, 4, 8)
-"""With a mask, windows of the full size and of these fractions of it are tried and the cheapest kept."""
+"""Where windows around a mask have one shape, the full size and these fractions are tried and the cheapest kept."""
+
+SLICE_PRICE = 4000
+"""As many voxels could be computed in the time that one slice of one more window costs, whose graph is opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ def plan(size: Triple, halo: Triple, limit: int) -> list[Window]:
     return [_window(put, size, halo, sides) for put in product(*spans)]
 
 
-def plan_needed(need: BoolArray, halo: Triple, limit: int) -> list[Window]:
+def plan_needed(need: BoolArray, halo: Triple, limit: int, reach: Triple | None = None) -> list[Window]:
     """Cover the voxels that are needed, each window drawn tight around those in its part of the volume.
 
     Parameters
@@ -70,15 +74,31 @@ def plan_needed(need: BoolArray, halo: Triple, limit: int) -> list[Window]:
         Voxels whose result is wanted.
     halo, limit
         As for `plan`.
+    reach : (z, y, x), optional
+        How far around what it keeps a window costs time; the halo when not given.
     """
     region = bounding_box(need)
     if region is None:
         return []
-    plans = [list(_tight_windows(need, region, halo, limit // finer)) for finer in FINER]
+    boxes = [
+        box for part in _tight_boxes(need, region, halo, limit) for box in _cut(need, part, reach or halo)
+    ]
+    return [_around(box, need.shape, halo) for box in boxes]
+
+
+def plan_alike(need: BoolArray, halo: Triple, limit: int) -> list[Window]:
+    """Cover the voxels that are needed with windows of one shape; parameters as for `plan_needed`."""
+    region = bounding_box(need)
+    if region is None:
+        return []
+    plans = []
+    for finer in FINER:
+        boxes = _tight_boxes(need, region, halo, limit // finer)
+        plans.append(_alike([_around(box, need.shape, halo) for box in boxes], need.shape))
     return min(plans, key=lambda windows: sum(window.voxels for window in windows))
 
 
-def of_one_shape(windows: list[Window], size: Triple) -> list[Window]:
+def _alike(windows: list[Window], size: Sequence[int]) -> list[Window]:
     """The same windows, all as large as the largest along each axis, and none beyond the volume."""
     sides = [max(window.take[axis].stop - window.take[axis].start for window in windows) for axis in range(3)]
     return [_widened(window, sides, size) for window in windows]
@@ -113,7 +133,7 @@ def bounding_box(mask: BoolArray) -> Box | None:
     return tuple(box)
 
 
-def _widened(window: Window, sides: list[int], size: Triple) -> Window:
+def _widened(window: Window, sides: list[int], size: Sequence[int]) -> Window:
     take, keep = [], []
     for old, put, side, n in zip(window.take, window.put, sides, size, strict=True):
         start = min(old.start, n - side)
@@ -133,8 +153,26 @@ def _spread(mask: BoolArray, margin: int) -> None:
         reached += step
 
 
-def _tight_windows(need: BoolArray, region: Box, halo: Triple, limit: int) -> Iterator[Window]:
-    """Windows over the region and its halo, each shrunk to what is needed in it."""
+def _around(put: Box, size: Sequence[int], halo: Triple) -> Window:
+    """The window that is right there, and no larger."""
+    return _window([(part.start, part.stop) for part in put], size, halo, (0, 0, 0))
+
+
+def _cut(need: BoolArray, box: Box, reach: Triple) -> Iterator[Box]:
+    """Boxes around what is needed in this one that together cost less time."""
+    start, far, size = (np.reshape(row, (3, 1)) for row in ([part.start for part in box], reach, need.shape))
+
+    def cost(low: Ends, high: Ends) -> npt.NDArray[np.float64]:
+        taken = np.minimum(high + start + far, size) - np.maximum(low + start - far, 0)
+        found: npt.NDArray[np.float64] = np.prod(taken, axis=0) + float(SLICE_PRICE) * taken[0]
+        return found
+
+    for place in cut(need[box], cost):
+        yield tuple(slice(b.start + p.start, b.start + p.stop) for b, p in zip(box, place, strict=True))
+
+
+def _tight_boxes(need: BoolArray, region: Box, halo: Triple, limit: int) -> Iterator[Box]:
+    """Parts of the region that with their halo are within the limit, each shrunk to what is needed in it."""
     size = need.shape
     spans = []
     reach = [_reach((part.start, part.stop), n, h) for part, n, h in zip(region, size, halo, strict=True)]
@@ -147,8 +185,7 @@ def _tight_windows(need: BoolArray, region: Box, halo: Triple, limit: int) -> It
         box = tuple(slice(*span) for span in put)
         tight = bounding_box(need[box])
         if tight is not None:
-            inner = [(s + t.start, s + t.stop) for (s, _), t in zip(put, tight, strict=True)]
-            yield _window(inner, size, halo, (0, 0, 0))
+            yield tuple(slice(b.start + t.start, b.start + t.stop) for b, t in zip(box, tight, strict=True))
 
 
 def _window(put: Sequence[Span], size: Sequence[int], halo: Triple, sides: Sequence[int]) -> Window:

@@ -1,6 +1,7 @@
 """onnxruntime on the CPU: always there, and on the graph as exported the judge of all other engines."""
 
 import contextlib
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any, cast
 
@@ -28,6 +29,8 @@ class OnnxCpuEngine:
         CPU threads.
     data : bytes, optional
         Another graph that computes the same, perhaps for windows of one size only; the model's own when not given.
+    cut : (z, y, x)
+        By how many voxels its result is smaller than a window.
 
     Raises
     ------
@@ -37,11 +40,16 @@ class OnnxCpuEngine:
         When onnxruntime refuses the model, or when it is no filter of one float32 volume.
     """
 
-    def __init__(self, model: Model, threads: int, data: bytes | None = None) -> None:
+    def __init__(
+        self, model: Model, threads: int, data: bytes | None = None, cut: Sequence[int] = (0, 0, 0)
+    ) -> None:
         runtime = import_onnxruntime()
         options = settings(runtime, threads)
         # The slices of a flat graph come by the hundred and all are of one size: what one gave back serves the next.
         options.enable_cpu_mem_arena = data is not None
+        self._each_run = runtime.RunOptions()
+        if data is not None:  # several such graphs are open at a time, and one of them runs
+            self._each_run.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
             self._session = runtime.InferenceSession(data or model.data, options, providers=[(CPU, {})])
         except Exception as error:
@@ -49,17 +57,17 @@ class OnnxCpuEngine:
         if data is None:
             check_faces(self._session, model)
         self._input, self._output = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
-        self.provider = CPU
+        self.provider, self._cut = CPU, cut
 
     def run(self, window: FloatArray) -> FloatArray:
         """Filter one window, float32 (z, y, x), mg/cm3."""
         feed = np.ascontiguousarray(window, dtype=np.float32)[np.newaxis, np.newaxis]
         try:
-            result = self._session.run([self._output], {self._input: feed})[0]
+            result = self._session.run([self._output], {self._input: feed}, self._each_run)[0]
         except Exception as error:  # onnxruntime's own exceptions share no base of their own
-            raise as_ours(error, "cpu") from None
+            raise as_ours(error, "cpu", mend=MEND) from None
         found = cast(FloatArray, result[0, 0])
-        require_size(found, window.shape)
+        require_size(found, tuple(n - cut for n, cut in zip(window.shape, self._cut, strict=True)))
         return found
 
 
@@ -69,18 +77,19 @@ def import_onnxruntime() -> Any:
     Raises
     ------
     RuntimeMissingError
-        When it is not installed.
+        When it is not installed, or is and does not load.
     """
     try:
         import onnxruntime
-    except ImportError as error:
+
+        onnxruntime.disable_telemetry_events()  # nothing leaves the machine, and nothing is said on stderr about it
+    except Exception as error:  # a folder that a removed wheel left behind loads, and has nothing in it
+        mend = 'pip install "qctrun[cpu]", or pip install "qctrun[cuda]" for an NVIDIA GPU'
+        if installed_wheels():
+            mend = f"pip uninstall -y {' '.join(WHEELS)}, and then {mend}"
         raise RuntimeMissingError(
-            "onnxruntime",
-            wanted="it installed",
-            got=line(error),
-            mend='pip install "qctrun[cpu]", or pip install "qctrun[cuda]" for an NVIDIA GPU',
+            "onnxruntime", wanted="it installed and sound", got=line(error), mend=mend
         ) from None
-    onnxruntime.disable_telemetry_events()  # nothing leaves the machine, and nothing is said on stderr about it
     return onnxruntime
 
 

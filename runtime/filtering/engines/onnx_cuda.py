@@ -251,7 +251,8 @@ def _overheard() -> Iterator[list[str]]:
     Loading CUDA prints to stdout by itself, and stdout belongs to the data.
     """
     said, heard = io.StringIO(), [""]
-    sys.stdout.flush()
+    if sys.stdout is not None:  # as it is where the caller has closed it
+        sys.stdout.flush()
     with tempfile.TemporaryFile() as file:
         try:
             kept = os.dup(1)

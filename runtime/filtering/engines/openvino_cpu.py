@@ -18,6 +18,8 @@ SETTINGS = {
     "PERFORMANCE_HINT": "LATENCY",
 }
 TELEMETRY = "openvino_telemetry"
+INSTALL = 'pip install "qctrun[openvino]"'
+ONNXRUNTIME = 'use the backend "onnxruntime"'
 
 
 class OpenVinoEngine:
@@ -38,7 +40,7 @@ class OpenVinoEngine:
     Raises
     ------
     RuntimeMissingError
-        When openvino is not installed.
+        When openvino is not installed, or is and does not load.
     ModelError
         When OpenVINO refuses the model, or when it is no filter of one float32 volume.
     """
@@ -46,7 +48,7 @@ class OpenVinoEngine:
     provider = "OpenVINO CPU"
 
     def __init__(self, model: Model, threads: int) -> None:
-        core = import_openvino().Core()
+        core = open_core()
         try:
             read = core.read_model(model.data)
             settings = {**SETTINGS, "INFERENCE_NUM_THREADS": threads}
@@ -64,7 +66,7 @@ class OpenVinoEngine:
         try:
             result = request.infer([feed], share_inputs=True)[0]
         except Exception as error:  # OpenVINO raises RuntimeError for everything
-            raise as_ours(error, "cpu") from None
+            raise as_ours(error, "cpu", mend=ONNXRUNTIME) from None
         with self._lock:
             self._free.append(request)
         return cast(FloatArray, result[0, 0])
@@ -77,6 +79,23 @@ class OpenVinoEngine:
         return self._compiled.create_infer_request()
 
 
+def open_core() -> Any:
+    """What OpenVINO does everything with.
+
+    Raises
+    ------
+    RuntimeMissingError
+        When openvino is not installed, or is too old or broken.
+    """
+    try:
+        return import_openvino().Core()
+    except Exception as error:  # releases before 2023 have no Core there; a broken one fails in its own ways
+        mend = f"{INSTALL}, or {ONNXRUNTIME}"
+        raise RuntimeMissingError(
+            "openvino", wanted="it installed and sound", got=line(error), mend=mend
+        ) from None
+
+
 def import_openvino() -> Any:
     """The module `openvino`, without the reports on its use that it would send from its import on.
 
@@ -87,9 +106,6 @@ def import_openvino() -> Any:
     sys.modules.update(hidden)  # type: ignore[arg-type]  # None is how a module is said not to be there
     try:
         import openvino
-    except ImportError as error:
-        mend = 'pip install "qctrun[openvino]"'
-        raise RuntimeMissingError("openvino", wanted="it installed", got=line(error), mend=mend) from None
     finally:
         for name in hidden:
             del sys.modules[name]
