@@ -43,6 +43,15 @@ _UNSCORED = (
 )
 @mask_option("Filter only what this mask and its surroundings need; the rest stays as it came in.")
 @click.option(
+    "--margin",
+    "margin_mm",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    metavar="MM",
+    help="Filter so far around --mask as well: half the diameter of the spheres that are measured later.",
+)
+@click.option(
     "--params",
     "measure",
     is_flag=True,
@@ -59,6 +68,7 @@ def command(
     fmt: str,
     model: Path | None,
     mask: Path | None,
+    margin_mm: float,
     measure: bool,
     measuring: Measuring,
     reading: Reading,
@@ -87,6 +97,7 @@ def command(
         "overwrite": overwrite,
         "model": model,
         "mask": mask,
+        "margin_mm": margin_mm,
         **reading.keywords(),
         **computing,
     }
@@ -112,7 +123,7 @@ def _run(call: Call, options: dict[str, Any], reading: Reading) -> None:
         network = open_network(call, record)
         volume, region = read_both(call, record, reading)
         with record.stage("filter"), call.progress("filtering") as progress:
-            filtered = network(volume, mask=region, progress=progress)
+            filtered = network(volume, mask=region, margin_mm=options["margin_mm"], progress=progress)
         filtered = note_filtered(call, record, network, volume, filtered)
         record.options = {**options, **mask_facts(mask, found)}
         stage_filtered(record, staging, filtered, name)

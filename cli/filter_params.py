@@ -99,6 +99,7 @@ def _trip(
             mask=regions.mask,
             inside=options["inside"],
             filter_mask=typed,
+            margin_mm=filtering.options["margin_mm"],
             threads=options["threads"],
             progress=progress,
         )

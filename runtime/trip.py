@@ -10,6 +10,7 @@ import numpy.typing as npt
 from qctrun.runtime.devices import parse_threads
 from qctrun.runtime.errors import OutOfMemoryError
 from qctrun.runtime.filtering import Filter
+from qctrun.runtime.filtering.apply import MARGIN_MM
 from qctrun.runtime.measuring.maps import Step, local_maps, planned, where_to
 from qctrun.runtime.volume import MapKey, Progress, Volume
 
@@ -46,6 +47,7 @@ def filter_and_measure(
     mask: npt.NDArray[Any] | None = None,
     inside: bool = False,
     filter_mask: npt.NDArray[Any] | None = None,
+    margin_mm: float = MARGIN_MM,
     calibration: "Calibration | None" = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -63,8 +65,8 @@ def filter_and_measure(
         What filters; the maps are computed on the device that it was asked to use.
     thresholds, diameter_mm, step, mask, inside
         As for `local_maps`.
-    filter_mask : bool or integer array (z, y, x), optional
-        As the mask of `Filter`.
+    filter_mask, margin_mm
+        As mask and margin of `Filter`.
     calibration : Calibration, optional
         The line from HU, applied as `read` does it.
     threads : int, optional
@@ -84,13 +86,13 @@ def filter_and_measure(
         from qctrun.runtime.trip_cuda import on_gpu
 
         try:
-            return Trip(*on_gpu(volume, network, work, filter_mask, calibration, progress))
+            return Trip(*on_gpu(volume, network, work, filter_mask, margin_mm, calibration, progress))
         except OutOfMemoryError as error:
             notes = (f"filtered and measured one after the other, not in one go: {error}",)
     if calibration is not None:
         volume = calibration.apply(volume).warn(*calibration.warnings)
     began = time.perf_counter()
-    filtered = network(volume, mask=filter_mask, progress=progress).warn(*notes)
+    filtered = network(volume, mask=filter_mask, margin_mm=margin_mm, progress=progress).warn(*notes)
     between = time.perf_counter()
     maps = local_maps(
         filtered,

@@ -154,6 +154,7 @@ def on_gpu(
     network: Filter,
     work: Measurement,
     filter_mask: npt.NDArray[Any] | None,
+    margin_mm: float,
     calibration: Any,
     progress: Progress | None,
 ) -> tuple[Volume, dict[MapKey, Volume], dict[str, float]]:
@@ -170,7 +171,7 @@ def on_gpu(
         calibration.require_hu(volume)
         density = calibration.named(volume, volume.array).warn(*calibration.warnings)
         line = calibration.slope, calibration.intercept
-    task = network.task(density, filter_mask)
+    task = network.task(density, filter_mask, margin_mm)
     if line is not None:
         scan = _small(volume.array)
     try:

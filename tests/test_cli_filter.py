@@ -43,6 +43,20 @@ def test_the_filter_is_restricted_only_by_a_mask_that_was_asked_for(here: Path, 
     np.testing.assert_allclose(whole[centre], part[centre], rtol=1e-5, atol=1e-3)
 
 
+def test_the_margin_is_that_of_the_spheres_to_come(here: Path, qctrun: Program) -> None:
+    mask = ("--mask", "scan/mask.nii.gz")
+    shares = []
+    for words in (("--margin", "0"), (), ("--margin", "2", "--params", "--diameter", "4")):
+        assert qctrun("filter", "scan", *mask, *words, "--overwrite").code == 0
+        record = read_record(here / "qctrun-out" / "filter.run.json")
+        assert record["options"]["margin_mm"] == record["filter"]["margin_mm"]
+        shares.append((record["filter"]["margin_mm"], record["filter"]["filtered_fraction"]))
+    assert [margin for margin, _ in shares] == [0.0, 5.0, 2.0]
+    none, whole, some = (share for _, share in shares)
+    assert none < some < whole
+    assert qctrun("filter", "scan", *mask, "--margin", "-1", "-o", "b").code == 2
+
+
 def test_a_model_that_nobody_has_scored_is_said(here: Path, qctrun: Program) -> None:
     scored = models.card(scores={"micro-CT donors": [{"rmse": 1.0}]})
     for name, card in (("unscored", models.card()), ("scored", scored)):

@@ -106,6 +106,14 @@ def test_model_that_cannot_run_has_one_mend():
     assert str(caught.value).count("qctrun export") == 1
 
 
+def test_openvino_alone_that_gives_nothing(monkeypatch):
+    """OpenVINO makes an empty result of a sum that cannot be."""
+    pytest.importorskip("openvino")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ModelError, match="wanted a result of the input's size"):
+        Session(no_broadcast(), "cpu", threads=1)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_model_that_gives_no_numbers(value):
     weights = [models.tensor("w", np.full((1, 1, 3, 3, 3), value))]

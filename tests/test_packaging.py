@@ -53,7 +53,15 @@ def test_every_room_is_marked_as_typed() -> None:
 
 
 def test_extras_are_the_promised_ones(setup: configparser.ConfigParser) -> None:
-    assert set(setup["options.extras_require"]) == {"cpu", "cuda", "openvino", "train", "report", "study", "test"}
+    assert set(setup["options.extras_require"]) == {
+        "cpu",
+        "cuda",
+        "openvino",
+        "train",
+        "report",
+        "study",
+        "test",
+    }
     core = setup["options"]["install_requires"]
     assert "torch" not in core
     assert "onnxruntime" not in core

@@ -241,6 +241,7 @@ class Session:
         self, engine: Engine, device: str, expected: FloatArray | None, tolerance: float
     ) -> SelfTest | None:
         found = engine.run(self._probe)
+        require_size(found, self._probe.shape)  # nothing at all would be finite, too
         if expected is None:
             require_same(0.0 if np.isfinite(found).all() else np.nan, tolerance, device)
             return None
