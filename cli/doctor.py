@@ -6,6 +6,7 @@ import click
 
 from qctrun.cli.call import Call
 from qctrun.cli.options import verb
+from qctrun.runtime.devices import MOST_THREADS
 
 if TYPE_CHECKING:
     from qctrun.runtime.doctor import Examination
@@ -14,7 +15,9 @@ _UNUSABLE = 5
 
 
 @verb("doctor")
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads; default: all.")
+@click.option(
+    "--threads", type=click.IntRange(1, MOST_THREADS), metavar="N", help="CPU threads; default: all."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the same as JSON.")
 @click.pass_context
 def command(context: click.Context, call: Call, threads: int | None, as_json: bool) -> None:

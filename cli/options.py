@@ -12,7 +12,7 @@ import click
 
 from qctrun.cli.call import Call
 from qctrun.cli.failures import EXIT_CODES
-from qctrun.runtime.devices import BACKENDS, DEVICE_WORDS, PRECISIONS, parse_device
+from qctrun.runtime.devices import BACKENDS, DEVICE_WORDS, MOST_THREADS, PRECISIONS, parse_device
 from qctrun.runtime.errors import UsageError
 from qctrun.runtime.formats import FORMATS
 
@@ -165,7 +165,9 @@ def computing_options(command: Command) -> Command:
             metavar="auto|cpu|cuda|cuda:N",
             help="What computes. A GPU that is asked for and cannot be used is an error.",
         ),
-        click.option("--threads", type=click.IntRange(min=1), metavar="N", help="CPU threads; default: all."),
+        click.option(
+            "--threads", type=click.IntRange(1, MOST_THREADS), metavar="N", help="CPU threads; default: all."
+        ),
     )
 
 

@@ -13,6 +13,10 @@ PRECISIONS = ("fp32", "tf32", "fp16")
 """Arithmetic of the filter's convolutions."""
 
 
+MOST_THREADS = 256
+"""Libraries that are asked for many more take minutes to start them."""
+
+
 def parse_device(device: str) -> str:
     """Where to try: "cpu" or "cuda:N"; "auto" means the first GPU.
 
@@ -55,6 +59,6 @@ def parse_threads(threads: int | None) -> int:
     """
     if threads is None:
         return len(os.sched_getaffinity(0))
-    if isinstance(threads, bool) or not isinstance(threads, Integral) or threads < 1:
-        raise UsageError("threads", wanted="a whole number of at least 1", got=repr(threads))
+    if isinstance(threads, bool) or not isinstance(threads, Integral) or not 1 <= threads <= MOST_THREADS:
+        raise UsageError("threads", wanted=f"a whole number from 1 to {MOST_THREADS}", got=repr(threads))
     return int(threads)

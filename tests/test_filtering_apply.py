@@ -231,7 +231,7 @@ def test_filtering_twice_is_said_loudly(nnsp, tmp_path):
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
 def test_threads_without_sense_are_refused(threads):
-    with pytest.raises(UsageError, match="threads: wanted a whole number of at least 1"):
+    with pytest.raises(UsageError, match="threads: wanted a whole number from 1 to 256"):
         Filter(device="cpu", threads=threads)
 
 

@@ -5,12 +5,13 @@ import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+import fake_cuda
 import filtering_models as models
 import numpy as np
 import pytest
 
-from qctrun.runtime.errors import DeviceError, ModelError, RuntimeMissingError
-from qctrun.runtime.filtering import session
+from qctrun.runtime.errors import DeviceError, ModelError, RuntimeMissingError, UsageError
+from qctrun.runtime.filtering import Filter, apply, session
 from qctrun.runtime.filtering.engines import onnx_cpu
 from qctrun.runtime.filtering.engines.onnx_cpu import OnnxCpuEngine
 from qctrun.runtime.filtering.engines.openvino_cpu import OpenVinoEngine
@@ -143,3 +144,37 @@ def test_cuda_is_loaded_without_a_stdout():
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stderr == "['loaded']"
+
+
+def test_a_later_window_of_nothing_is_not_trusted(monkeypatch):
+    """The first window of a size is compared with the CPU; the ones after it may at least hold no NaN."""
+    fake = fake_cuda.install(monkeypatch)
+    opened, window = Session(MODEL, "cuda", threads=1), np.zeros((30, 45, 45), np.float32)
+    opened.run(window)
+
+    def spoil(result):
+        result[0, 0, 3, 4, 5] = np.nan
+
+    fake.spoil = spoil
+    with pytest.raises(DeviceError, match="difference of nan"):
+        opened.run(window)
+
+
+def test_windows_less_deep_than_the_volume_keep_to_their_memory(monkeypatch):
+    """A mask of one slice in many: a voxel of a shallow window takes more than one of a deep one."""
+    mask = np.zeros((200, 300, 300), bool)
+    mask[100] = True
+    network = Filter(device="cpu", backend="onnxruntime", threads=1)
+    monkeypatch.setitem(apply.WINDOW_BYTES, "cpu", 40 * 2**20)
+    windows = network.windows(mask.shape, mask)
+    assert len(windows) > 1
+    for window in windows:
+        depth = window.take[0].stop - window.take[0].start
+        assert window.voxels * apply.sliced_bytes(network.card, depth) <= 40 * 2**20
+
+
+def test_more_threads_than_any_machine_has_are_refused(qctrun):
+    assert qctrun("filter", "scan", "--threads", 1000).code == 2
+    assert qctrun("doctor", "--threads", 1000).code == 2
+    with pytest.raises(UsageError, match="from 1 to 256, got 1000"):
+        Session(MODEL, "cpu", threads=1000)

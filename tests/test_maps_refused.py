@@ -71,7 +71,7 @@ def test_cuda_without_a_gpu_is_an_error_and_no_quiet_cpu_run(monkeypatch, volume
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"threads": 1.5}, r"threads: wanted a whole number of at least 1, got 1\.5"),
+        ({"threads": 1.5}, r"threads: wanted a whole number from 1 to 256, got 1\.5"),
         ({"threads": True}, "threads"),
         ({"device": "cpu:xyz"}, "device: wanted auto, cpu, cuda or cuda:N, got 'cpu:xyz'"),
         ({"device": None}, "device"),

@@ -171,7 +171,12 @@ class Filter:
 
     def windows(self, size: tuple[int, ...], need: BoolArray | None) -> list[Window]:
         """How a volume of this size (z, y, x) is cut up, as far as it is needed."""
-        return self._plan(size, need, self._limit(size[0]))
+        windows = self._plan(size, need, self._limit(size[0]))
+        # What a voxel takes depends on the depth, and windows are often less deep than the volume.
+        depth = min((window.take[0].stop - window.take[0].start for window in windows), default=size[0])
+        limit = self._limit(depth)
+        fits = all(window.voxels <= limit for window in windows)
+        return windows if fits else self._plan(size, need, limit)
 
     def result(self, volume: Volume, task: FilterTask, array: FloatArray, windows: list[Window]) -> Volume:
         """The filtered numbers of a volume as what `__call__` returns."""
@@ -264,6 +269,7 @@ class Filter:
             "threads": self._session.threads,
             "backend": self.backend,
             "precision": self.precision,
+            "slicewise": self._session.slicewise,
             "self_test": None if self.self_test is None else asdict(self.self_test),
             "windows": len(windows),
             "computed_voxels": sum(window.voxels for window in windows),

@@ -131,7 +131,7 @@ class Session:
         """Filter one window.
 
         On a GPU the first window of each size is checked: two corners and the middle are filtered by the
-        judge too, so that a kernel that is wrong at some sizes only cannot pass.
+        judge too, so that a kernel that is wrong at some sizes only cannot pass. No window may hold NaN.
 
         Parameters
         ----------
@@ -155,10 +155,8 @@ class Session:
             return self._engine.run(window, keep)
         result = self._engine.run(window)
         require_size(result, window.shape)
-        if self._judge is not None and self.device != "cpu" and window.shape not in self._proven:
-            tolerance = GPU_TOLERANCE[self.precision]
-            prove(self._judge, window, result, self._halo, tolerance, self.device)
-            self._proven.add(window.shape)
+        if self.device != "cpu":
+            self._look_at(window, result)
         return result if keep is None else result[keep]
 
     @property
@@ -185,6 +183,15 @@ class Session:
     def free_bytes(self) -> int | None:
         """Memory of the GPU that nobody holds now; None on the CPU and where it is not known."""
         return self._engine.free_bytes() if isinstance(self._engine, OnnxCudaEngine) else None
+
+    def _look_at(self, window: FloatArray, result: FloatArray) -> None:
+        """Refuse what a GPU must not give: other numbers than the judge in the first window of a size, NaN in any."""
+        tolerance = GPU_TOLERANCE[self.precision]
+        if self._judge is not None and window.shape not in self._proven:
+            prove(self._judge, window, result, self._halo, tolerance, self.device)
+            self._proven.add(window.shape)
+        if not np.isfinite(result.sum()):  # much faster than to ask each voxel
+            require_same(np.nan, tolerance, self.device)
 
     def _judged_probe(self, model: Model) -> FloatArray | None:
         """What the judge makes of the probe; it also shows that the model is what windows are made for."""
