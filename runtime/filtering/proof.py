@@ -14,7 +14,7 @@ PROBE_SIZE = (21, 41, 41)
 """Voxels of the window that is filtered once at the start, and of the pieces that are checked later on a GPU."""
 CPU_TOLERANCE = 1e-5
 GPU_TOLERANCE = {"fp32": 1e-4, "tf32": 2e-3, "fp16": 2e-3}
-"""Largest difference from the judge, relative to the largest value; TF32 misses the one of fp32, bfloat16 that of TF32."""
+"""Largest difference from the judge, relative to the largest value; TF32 misses that of fp32, and bfloat16 its own."""
 LEAST_SCALE = 100.0
 """mg/cm3 that a difference is relative to at the least: in a window of air no number is large."""
 
