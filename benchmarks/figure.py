@@ -73,7 +73,7 @@ def draw(reports: dict[str, dict[str, Any]], path: Path) -> None:
         for by, axes in zip(curves, row, strict=True):
             _curve(axes, by, reports["scaling"]["rows"])
         row[0].set_ylabel("seconds")
-        row[0].legend(frameon=False)
+        row[0].legend(frameon=False, loc="upper left")
     made.savefig(path, dpi=150)
     plt.close(made)
 
