@@ -33,7 +33,7 @@ from racing import (
 
 from qctrun.runtime import Filter
 from qctrun.runtime.filtering import load_model, nodes
-from qctrun.runtime.filtering.engines.openvino_cpu import import_openvino
+from qctrun.runtime.filtering.engines.openvino_cpu import open_core
 from qctrun.runtime.filtering.windows import plan
 
 PIECE_VOXELS = 8_000_000
@@ -162,7 +162,7 @@ def _onnxruntime(threads: int) -> Run:
 
 
 def _openvino(threads: int) -> Run:
-    core = import_openvino().Core()
+    core = open_core()
     wanted = {
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": "f32",

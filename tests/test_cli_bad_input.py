@@ -179,7 +179,7 @@ def test_a_file_that_may_not_be_read_is_left_to_the_room_that_reads_it(
 
 
 def test_missing_onnxruntime_names_the_line_that_installs_it(here: Path) -> None:
-    code = f"import sys; sys.modules['onnxruntime'] = None; {RUN}"
+    code = f"import sys; sys.modules.update(onnxruntime=None, openvino=None); {RUN}"
     found = subprocess.run(
         [sys.executable, "-c", code, "filter", "scan", "-q"], capture_output=True, text=True, check=False
     )

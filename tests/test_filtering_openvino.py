@@ -107,3 +107,17 @@ def test_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(RuntimeMissingError, match=r'pip install "qctrun\[openvino\]"'):
         OpenVinoEngine(load_model(), 1)
+
+
+def test_a_signal_after_engines_are_gone_is_survived():
+    """A core brings a stack for signals: of several that go in turn, none may leave one that is gone."""
+    code = (
+        "import gc, os, signal, sys\n"
+        "from qctrun.runtime import Filter\n"
+        "made = [Filter(device='cpu', backend='openvino', threads=1) for _ in range(3)]\n"
+        "while made: del made[0]; gc.collect()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: print('survived', flush=True))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, "survived\n"), found.stderr

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -20,6 +21,8 @@ SETTINGS = {
 TELEMETRY = "openvino_telemetry"
 INSTALL = 'pip install "qctrun[openvino]"'
 ONNXRUNTIME = 'use the backend "onnxruntime"'
+
+_opening = threading.Lock()
 
 
 class OpenVinoEngine:
@@ -80,7 +83,11 @@ class OpenVinoEngine:
 
 
 def open_core() -> Any:
-    """What OpenVINO does everything with.
+    """What OpenVINO does everything with; one for the process, and never given up.
+
+    Each core brings a stack for signals, and puts back the one before when it goes. Of two that go in the order in
+    which they came, the second puts back the stack of the first, which is gone: the next signal, Ctrl-C say, ends
+    the process by a segmentation fault.
 
     Raises
     ------
@@ -88,12 +95,19 @@ def open_core() -> Any:
         When openvino is not installed, or is too old or broken.
     """
     try:
-        return import_openvino().Core()
+        module = import_openvino()
+        with _opening:
+            return _core_of(module)
     except Exception as error:  # releases before 2023 have no Core there; a broken one fails in its own ways
         mend = f"{INSTALL}, or {ONNXRUNTIME}"
         raise RuntimeMissingError(
             "openvino", wanted="it installed and sound", got=line(error), mend=mend
         ) from None
+
+
+@cache
+def _core_of(openvino: Any) -> Any:
+    return openvino.Core()
 
 
 def import_openvino() -> Any:
