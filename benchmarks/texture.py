@@ -6,7 +6,8 @@ Each patch of the study's five vertebrae is described by the mean of its scan, t
 0.1 and 1 mm, the energies along each axis and the skewness of smoothed scans; a ridge regression (quadratic, no
 network) predicts TMD and BV/TV at 225 mg/cm3 in the paper's split by positions and with each vertebra left out. It
 makes no volume and no map, so it is no filter; it says what a filter could know. `BMD and true TMD` is what
-would be known of BV/TV if TMD had no error at all: what is left comes from the errors of the scan's BMD. Needs no torch.
+would be known of BV/TV if TMD had no error at all: what is left comes from the errors of the scan's BMD.
+Needs no torch.
 """
 
 import argparse
