@@ -16,6 +16,7 @@ SHIPPED = (
     "nnbmd-residual",
     "nnbmd-short",
     "nnsp",
+    "nnsp-muon",
     "nnsp-residual",
     "nnsp-shipped",
     "nnsp-short",
@@ -70,6 +71,15 @@ def test_short_ones_differ_in_loss_and_length_only(name):
     own = {"name": f"{name}-short", "loss": name, "epochs": recipe.epochs, "patience": recipe.patience}
     assert recipe == dataclasses.replace(load_recipe("nnsp-short"), **own)
     assert (recipe.channels, recipe.precision, recipe.rate) == ((16, 16, 8, 8, 16), "bf16", "cosine")
+
+
+def test_the_one_with_muon_differs_in_its_steps_only():
+    recipe = load_recipe("nnsp-muon")
+    own = {
+        name: getattr(recipe, name) for name in ("name", "optimizer", "learning_rate", "epochs", "patience")
+    }
+    assert recipe.optimizer == "muon"
+    assert recipe == dataclasses.replace(load_recipe("nnsp-short"), **own)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
