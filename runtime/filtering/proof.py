@@ -74,7 +74,7 @@ def require_filter(
         return
     miss = np.abs(judge.run(cut)[right] - expected[first][right]).max()
     if miss > CPU_TOLERANCE * np.abs(expected).max():
-        wanted = f"results that depend on at most {halo} voxels (z, y, x) around, as its card says"
+        wanted = f"results that reach no further than its card's halo, {halo} voxels (z, y, x)"
         raise ModelError("model", wanted=wanted, got="a wider reach", mend=MEND)
 
 
