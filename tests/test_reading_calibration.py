@@ -132,6 +132,7 @@ def test_a_calibration_in_the_folder_is_found_and_one_on_the_call_wins(scan):
     found = read(folder, strict=True)
     np.testing.assert_allclose(found.array, 0.779 * values + 83.9, rtol=1e-6)
     expected = {"slope": 0.779, "intercept": 83.9, "material": "HA", "source": "six rods", "nominal": False}
+    expected["error"] = None
     assert found.provenance["calibration"] == expected
     assert found.warnings == ()
     assert read(folder, calibration=(2.0, 0.0), material="HA").array.max() == 118
@@ -191,3 +192,19 @@ def test_the_provenance_names_the_file_that_the_line_came_from(scan, tmp_path):
         assert read(folder, calibration=given).provenance["calibration_file"] == str(other)
     for given in ((0.8, 0.0), "0.8,0", load_calibration(other)):
         assert "calibration_file" not in read(folder, calibration=given).provenance
+
+
+def test_the_error_of_a_line_goes_where_the_line_goes(scan, tmp_path):
+    folder, _ = scan
+    error = {"residual_mg_cm3": 3.5, "warnings": ["one rod was left out"]}
+    write_line(folder / "calibration.json", error=error)
+    volume = read(folder)
+    assert volume.provenance["calibration"]["error"] == error
+    assert volume.warnings == ("calibration: one rod was left out",)
+    assert load_calibration((0.8, 0.0), "HA").error is None
+    assert hash(load_calibration(folder / "calibration.json"))
+    for bad in (3, "small", [1]):
+        with pytest.raises(InputError, match=r"calibration error: wanted a JSON object or null"):
+            load_calibration(write_line(tmp_path / "bad.json", error=bad))
+    # What is no list of texts is no warning, and no failure.
+    assert load_calibration(write_line(tmp_path / "odd.json", error={"warnings": "x"})).warnings == ()

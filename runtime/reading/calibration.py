@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -35,11 +35,15 @@ class Calibration:
         Who or what gave the line.
     nominal : bool
         Whether it is a guess from the tube voltage instead of a measurement of this scanner.
+    error : mapping of JSON values, optional
+        How well the line is known, from whoever fitted it: `residual_mg_cm3`, `slope_se`, `intercept_se_mg_cm3` and
+        more; `warnings`, a list of texts, goes to the readers of its densities.
 
     Raises
     ------
     InputError
-        When slope or intercept is no finite number, the slope is not positive or the material is unknown.
+        When slope or intercept is no finite number, the slope is not positive, the material is unknown or the error
+        is no mapping.
     """
 
     slope: float
@@ -47,6 +51,7 @@ class Calibration:
     material: Material
     source: str
     nominal: bool = False
+    error: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         for name, value in (("slope", self.slope), ("intercept", self.intercept)):
@@ -55,6 +60,8 @@ class Calibration:
             raise InputError("calibration slope", wanted="mg/cm3 per HU above 0", got=repr(self.slope))
         if self.material not in MATERIALS:
             raise InputError("calibration material", wanted=" or ".join(MATERIALS), got=repr(self.material))
+        if not isinstance(self.error, Mapping | None):
+            raise InputError("calibration error", wanted="a JSON object or null", got=repr(self.error))
 
     def apply(self, volume: Volume, *, out: FloatArray | None = None) -> Volume:
         """Turn a volume in HU into one in mg/cm3.
@@ -96,7 +103,9 @@ class Calibration:
     def warnings(self) -> tuple[str, ...]:
         """What a reader of its densities should be told."""
         nominal = (nominal_warning(self),) if self.nominal else ()
-        return (*nominal, *((ASSUMED_WARNING,) if self.source.endswith(ASSUMED_HA) else ()))
+        told = (self.error or {}).get("warnings")
+        of_fit = [f"calibration: {words}" for words in told] if isinstance(told, list) else []
+        return (*nominal, *((ASSUMED_WARNING,) if self.source.endswith(ASSUMED_HA) else ()), *of_fit)
 
     def as_dict(self) -> dict[str, Any]:
         """The line as JSON values, as it stands in every record."""
@@ -225,7 +234,12 @@ def calibration_from(values: Mapping[str, Any], name: str, material: Material | 
         )
     try:
         return Calibration(
-            values["slope"], values["intercept"], material_of(stated, "material"), source, nominal
+            values["slope"],
+            values["intercept"],
+            material_of(stated, "material"),
+            source,
+            nominal,
+            values.get("error"),
         )
     except InputError as error:
         raise InputError(f"{name}: {error}") from error

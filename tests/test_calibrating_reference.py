@@ -1,0 +1,85 @@
+"""The paper's regression on a reference scan: the line that made the scan comes back, noise or not."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from scipy.stats import linregress
+
+from qctrun.runtime.calibrating.reference import reference_line
+from qctrun.runtime.errors import InputError
+from qctrun.runtime.volume import Grid, Volume
+
+GRID = Grid((16, 40, 40), (1.0, 0.6, 0.6))
+GAIN, OFFSET = 1.25, -10.0
+
+
+def bone(seed: int = 0) -> np.ndarray:
+    """Density that varies from place to place, mg/cm3."""
+    field = ndimage.gaussian_filter(np.random.default_rng(seed).normal(0, 1, GRID.size), (2.5, 4, 4))
+    return 150 + 60 * field / field.std()
+
+
+def pair(noise_hu: float = 0.0, seed: int = 0) -> tuple[Volume, Volume]:
+    """A scan in HU and its reference."""
+    density = bone()
+    grain = np.random.default_rng(seed + 1).normal(0, 1, GRID.size)
+    hu = GAIN * density + OFFSET + noise_hu * grain
+    return Volume(hu, GRID, "HU"), Volume(density, GRID, "mg/cm3", "HA")
+
+
+def test_without_noise_the_line_comes_back():
+    found = reference_line(*pair())
+    assert found.calibration.slope == pytest.approx(1 / GAIN, rel=1e-3)
+    assert found.calibration.intercept == pytest.approx(-OFFSET / GAIN, abs=0.2)
+    assert found.calibration.material == "HA"
+    assert found.calibration.error["r2"] > 0.9999
+    np.testing.assert_allclose(found.values_hu, GAIN * found.densities_mg_cm3 + OFFSET, atol=0.1)
+
+
+def test_noise_does_not_flatten_the_line_and_its_error_is_said():
+    slopes, at_150, errors, other = [], [], [], []
+    for seed in range(12):
+        found = reference_line(*pair(400.0, seed))
+        line, error = found.calibration, found.calibration.error
+        slopes.append(line.slope)
+        at_150.append(line.slope * (GAIN * 150 + OFFSET) + line.intercept)
+        errors.append(error["density_se_mg_cm3"])
+        other.append(linregress(found.values_hu, found.densities_mg_cm3).slope)
+        assert error["slope_bounds"] == [pytest.approx(other[-1]), line.slope]
+    assert np.mean(slopes) == pytest.approx(1 / GAIN, rel=0.03)
+    assert np.mean(other) < 0.95 / GAIN
+    assert np.mean(at_150) == pytest.approx(150, abs=3)
+    # One standard error, by counting spheres and not voxels, is about the scatter over repeated scans.
+    assert np.std(at_150) / 3 < np.mean(errors) < 3 * np.std(at_150)
+
+
+def test_only_the_mask_counts():
+    scan, reference = pair()
+    z, y, x = np.indices(GRID.size)
+    inside = (np.hypot(y - 20, x - 20) < 12) & (np.abs(z - 8) < 5)
+    spoilt = scan.array.copy()
+    spoilt[:, :3] = 3000
+    found = reference_line(scan.with_array(spoilt), reference, inside)
+    assert found.calibration.slope == pytest.approx(1 / GAIN, rel=1e-3)
+    assert found.calibration.error["voxels"] == inside.sum()
+
+
+def test_what_does_not_go_together_is_refused():
+    scan, reference = pair()
+    moved = Volume(reference.array, Grid(GRID.size, GRID.spacing, (0.5, 0, 0)), "mg/cm3", "HA")
+    with pytest.raises(
+        InputError, match=r"reference: wanted the scan's grid, got origin.*register the reference"
+    ):
+        reference_line(scan, moved)
+    with pytest.raises(InputError, match="wanted a density of HA or K2HPO4"):
+        reference_line(scan, Volume(reference.array, GRID, "1"))
+    with pytest.raises(InputError, match=r"got 0\.0. HU per mg/cm3 and R2|R2 0\.0"):
+        reference_line(scan, reference.with_array(bone(9)))
+    with pytest.raises(InputError, match=r"got -1\.25 HU per mg/cm3"):
+        reference_line(scan.with_array(-scan.array), reference)
+    with pytest.raises(InputError, match="the same everywhere"):
+        reference_line(scan, reference.with_array(np.full(GRID.size, 150.0)))
+    small = np.zeros(GRID.size, bool)
+    small[8, 18:22, 18:22] = True
+    with pytest.raises(InputError, match="a mask of 10 spheres"):
+        reference_line(scan, reference, small)
