@@ -1,86 +1,176 @@
-"""Masks and label maps, on exactly the grid of the volume that they belong to."""
+"""Masks and label maps, laid on exactly the grid of the volume that they belong to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from qctrun.runtime.errors import InputError
+from qctrun.runtime.reading.fitting import fitted
 from qctrun.runtime.reading.images import NumberArray, load
+from qctrun.runtime.reading.label_names import Names, ids_of, read_names
+from qctrun.runtime.reading.own_names import own_names
+from qctrun.runtime.reading.segments import load_segments, segments_file
 from qctrun.runtime.reading.sources import opened_file
-from qctrun.runtime.volume import DIRECTION_TOLERANCE, Grid
+from qctrun.runtime.volume import Grid
 
 LabelArray = npt.NDArray[np.int32]
 
 
-def read_labels(path: str | Path, grid: Grid, label_ids: Sequence[int] | None = None) -> LabelArray:
-    """Read a map of whole numbers, 0 for background.
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelMap:
+    """Whole numbers on a grid, 0 for background.
 
-    A map whose axes are stored in another order or direction, but which covers the same voxels, is turned
-    without any interpolation; every other map on another grid is refused.
+    Attributes
+    ----------
+    array : int32 array (z, y, x)
+    grid : Grid
+        Where its voxels lie.
+    names : dict
+        Label to name, as far as they are known.
+    fit : mapping
+        How it came onto the grid of a scan, for a record: `fit` says "as stored", "axes turned", "placed by
+        whole voxels" or "nearest neighbour".
+    notes : tuple of str
+        What a reader of the numbers should be told.
+    """
+
+    array: LabelArray
+    grid: Grid
+    names: Names = field(default_factory=dict)
+    fit: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def present(self) -> tuple[int, ...]:
+        """The labels that have a voxel, in rising order."""
+        return tuple(int(label) for label in np.unique(self.array[self.array != 0]))
+
+
+def read_labels(
+    path: str | Path,
+    grid: Grid,
+    label_ids: Sequence[int | str] | None = None,
+    *,
+    resample: bool = False,
+) -> LabelArray:
+    """Only the int32 array of `read_label_map`."""
+    return read_label_map(path, grid, label_ids, resample=resample).array
+
+
+def read_label_map(
+    path: str | Path,
+    grid: Grid,
+    label_ids: Sequence[int | str] | None = None,
+    *,
+    names: str | Path | None = None,
+    resample: bool = False,
+    frame_uid: str | None = None,
+) -> LabelMap:
+    """Read a map of whole numbers, 0 for background, onto the grid of a volume.
+
+    No label is moved or made up without being asked: axes stored in another order or direction are turned, and a
+    map on a part of the scan's own grid is placed there, both without any interpolation. Every other map on
+    another grid is refused unless `resample` is set.
 
     Parameters
     ----------
     path : str or Path
-        NIfTI, MHA or NRRD file, or one inside of a zip (`scan.zip/mask.nii.gz`).
+        NIfTI, MHA or NRRD file, a DICOM SEG, or one inside of a zip (`scan.zip/mask.nii.gz`).
     grid : Grid
         Of the volume.
-    label_ids : sequence of int, optional
-        The labels to keep; the others become background.
-
-    Returns
-    -------
-    int32 array (z, y, x)
+    label_ids : sequence of int or str, optional
+        The labels to keep, by number or name; the others become background.
+    names : path or "totalsegmentator", optional
+        Which label is called how (`read_names`); without it, what the map says itself.
+    resample : bool
+        Take the nearest neighbour where the grids differ otherwise.
+    frame_uid : str, optional
+        The DICOM frame of reference of the volume; a SEG of another one is refused.
 
     Raises
     ------
     InputError
         When the grids differ, the values are no labels, the map is empty or an asked label is not in it.
+    UsageError
+        When a name is asked that is not known.
     """
-    path = Path(path)
-    with opened_file(path) as file:
-        numbers, own, _ = load(file)
-    numbers, turned = turn(numbers, own, grid)
-    if difference := grid.difference(turned):
-        mend = "resample the mask to the scan's grid"
+    found, frame = _load(Path(path), names)
+    if frame and frame_uid and frame != frame_uid:
         raise InputError(
-            f"{path}", wanted="the grid of the scan", got=f"scan against mask: {difference}", mend=mend
+            f"{path}",
+            wanted=f"the frame of reference of the scan, {frame_uid}",
+            got=frame,
+            mend="take the SEG of this scan",
         )
-    labels = _whole_numbers(numbers, path)
-    return labels if label_ids is None else _kept(labels, label_ids, path)
+    if label_ids is not None:
+        found = kept(found, label_ids, Path(path))
+    array, fit, notes = fitted(found.array, found.grid, grid, Path(path), resample=resample)
+    laid = replace(found, array=array, grid=grid, fit=fit, notes=(*found.notes, *notes))
+    return laid if label_ids is None else kept(laid, found.present, Path(path))
 
 
-def turn(numbers: NumberArray, grid: Grid, like: Grid) -> tuple[NumberArray, Grid]:
-    """Permute and flip axes so that they run as those of another grid, where right angles allow it.
+def load_label_map(path: str | Path, *, names: str | Path | None = None) -> LabelMap:
+    """Read a label map on its own grid; arguments and errors as those of `read_label_map`."""
+    return _load(Path(path), names)[0]
 
-    Returns
-    -------
-    numbers, grid
-        The same voxels at the same places; unchanged when no permutation brings the axes together.
+
+def kept(labels: LabelMap, label_ids: Sequence[int | str], path: Path) -> LabelMap:
+    """The map with these labels alone, by number or name.
+
+    Raises
+    ------
+    InputError
+        When one of them has no voxel, or none is asked.
+    UsageError
+        When a name is not known.
     """
-    axes = np.reshape(grid.direction, (3, 3))
-    between = np.reshape(like.direction, (3, 3)).T @ axes
-    signed = np.rint(between)
-    straight = np.allclose(between, signed, rtol=0, atol=DIRECTION_TOLERANCE)
-    if not straight or not np.array_equal(np.abs(signed).sum(axis=0), [1, 1, 1]):
-        return numbers, grid
-    # Axes here are (x, y, z); arrays run (z, y, x).
-    sources = np.argmax(np.abs(signed), axis=1)
-    signs = signed[np.arange(3), sources]
-    order = tuple(2 - int(sources[axis]) for axis in (2, 1, 0))
-    flipped = tuple(2 - axis for axis in range(3) if signs[axis] < 0)
-    corner = [grid.size[2 - axis] - 1 if signed[:, axis].sum() < 0 else 0 for axis in (2, 1, 0)]
-    origin = grid.world((corner[0], corner[1], corner[2]))
-    turned = np.flip(np.transpose(numbers, order), flipped)
-    spacing = tuple(grid.spacing[axis] for axis in order)
-    direction = axes[:, sources] * signs
-    return turned, Grid(
-        (turned.shape[0], turned.shape[1], turned.shape[2]),
-        (spacing[0], spacing[1], spacing[2]),
-        (float(origin[0]), float(origin[1]), float(origin[2])),
-        tuple(direction.ravel().tolist()),
-    )
+    present = labels.present
+    ids = ids_of(label_ids, labels.names, present)
+    absent = [label for label in ids if label not in present]
+    if absent or not ids:
+        wanted = f"label {', '.join(map(str, absent))}" if absent else "at least one label"
+        raise InputError(f"{path}", wanted=wanted, got=f"a map of {', '.join(map(str, present))}")
+    return replace(labels, array=np.where(np.isin(labels.array, ids), labels.array, np.int32(0)))
+
+
+def _load(path: Path, names: str | Path | None) -> tuple[LabelMap, str | None]:
+    """The map as stored, and the frame of reference of a SEG."""
+    given = None if names is None else read_names(names)
+    frame: str | None = None
+    with opened_file(path) as file:
+        dicom = segments_file(file)
+        if dicom is not None:
+            numbers, grid, own, frame = load_segments(dicom, path)
+        else:
+            numbers, grid, _ = load(file)
+            own = _own_names(file, path, forgiving=given is not None)
+    array = _whole_numbers(numbers, path)
+    notes = () if given is None else _contradictions(array, given, own, path)
+    return LabelMap(array, grid, own if given is None else given, notes=notes), frame
+
+
+def _own_names(file: Path, path: Path, *, forgiving: bool) -> Names:
+    try:
+        return own_names(file, path)
+    except InputError:
+        if forgiving:  # names are given, so those of the map are only looked at for comparison
+            return {}
+        raise
+
+
+def _contradictions(array: LabelArray, given: Names, own: Names, path: Path) -> tuple[str, ...]:
+    """Say where a map calls its labels otherwise than the lookup: it may be the lookup of another tool."""
+    differ = [label for label in given if label in own and given[label].casefold() != own[label].casefold()]
+    differ = [label for label in differ if (array == label).any()]
+    if not differ:
+        return ()
+    listed = ", ".join(f"{label} {own[label]} (--label-names: {given[label]})" for label in differ[:5])
+    more = f" and {len(differ) - 5} more" * (len(differ) > 5)
+    return (f"{path.name} itself calls its labels otherwise than --label-names: {listed}{more}",)
 
 
 def _whole_numbers(numbers: NumberArray, path: Path) -> LabelArray:
@@ -95,12 +185,3 @@ def _whole_numbers(numbers: NumberArray, path: Path) -> LabelArray:
     if not labels.any():
         raise InputError(f"{path}", wanted="a mask with voxels in it", got="only background")
     return labels
-
-
-def _kept(labels: LabelArray, label_ids: Sequence[int], path: Path) -> LabelArray:
-    present = [int(label) for label in np.unique(labels) if label]
-    absent = [label for label in label_ids if label not in present]
-    if absent or not label_ids:
-        wanted = f"label {', '.join(map(str, absent))}" if absent else "at least one label"
-        raise InputError(f"{path}", wanted=wanted, got=f"a map of {', '.join(map(str, present))}")
-    return np.where(np.isin(labels, label_ids), labels, np.int32(0))
