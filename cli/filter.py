@@ -19,6 +19,7 @@ from qctrun.cli.options import (
     reading_options,
     verb,
 )
+from qctrun.cli.scans import check_formats
 from qctrun.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -52,6 +53,13 @@ _UNSCORED = (
     help="Filter so far around --mask as well: half the diameter of the spheres that are measured later.",
 )
 @click.option(
+    "--grid",
+    type=click.Choice(["native", "model"]),
+    default="native",
+    show_default=True,
+    help="Filter on the scan's own voxels, or on voxels as the model was made for, and back: one resampling each way.",
+)
+@click.option(
     "--params",
     "measure",
     is_flag=True,
@@ -65,9 +73,10 @@ def command(
     source: Path | None,
     out: Path,
     overwrite: bool,
-    fmt: str,
+    fmt: tuple[str, ...],
     model: Path | None,
     mask: Path | None,
+    resample_labels: bool,
     margin_mm: float,
     measure: bool,
     measuring: Measuring,
@@ -83,6 +92,7 @@ def command(
     Written into the folder of --out:
       <stem>_desc-nnsp_ct.nii.gz   the filtered volume, mg/cm3, on the grid of INPUT
       <stem>_desc-nnsp_ct.json     its sidecar: unit, material, calibration, model
+      <stem>_desc-nnsp_ct/         with --format dicom: a derived CT series in the study of INPUT
       filter.run.json              the record of the run
     With --params also what `qctrun params` writes, all of it or nothing; the table goes to stdout.
     """
@@ -97,6 +107,7 @@ def command(
         "overwrite": overwrite,
         "model": model,
         "mask": mask,
+        "resample_labels": resample_labels,
         "margin_mm": margin_mm,
         **reading.keywords(),
         **computing,
@@ -111,11 +122,12 @@ def command(
 
 def _run(call: Call, options: dict[str, Any], reading: Reading) -> None:
     from qctrun.runtime.reading import find_mask, stem_of
-    from qctrun.runtime.writing import Staging, filtered_name, record_name, sidecar_name
+    from qctrun.runtime.writing import Staging, record_name, with_sidecars
 
     source, mask, out = options["input"], options["mask"], options["out"]
-    name = filtered_name(stem_of(source), options["format"])
-    names = (sidecar_name(name), name, record_name("filter"))
+    check_formats(source, options["format"], maps=False)
+    images = filtered_names(stem_of(source), options["format"])
+    names = (*with_sidecars(images), record_name("filter"))
     sources = [path for path in (source, mask, options["model"]) if path]
     with Staging(out, names, overwrite=options["overwrite"], inputs=sources) as staging:
         found = None if mask else find_mask(source, series_uid=reading.series_uid)
@@ -123,15 +135,16 @@ def _run(call: Call, options: dict[str, Any], reading: Reading) -> None:
         network = open_network(call, record)
         volume, region = read_both(call, record, reading)
         with record.stage("filter"), call.progress("filtering") as progress:
-            filtered = network(volume, mask=region, margin_mm=options["margin_mm"], progress=progress)
+            how = {"margin_mm": options["margin_mm"], "grid": options["grid"]}
+            filtered = network(volume, mask=region, **how, progress=progress)
         filtered = note_filtered(call, record, network, volume, filtered)
         record.options = {**options, **mask_facts(mask, found)}
-        stage_filtered(record, staging, filtered, name)
+        stage_filtered(record, staging, filtered, images)
         record.add_to(staging, record_name("filter"))
         call.replaced(staging.commit())
     if found:
         call.say(f"found {found}; qctrun params will use it as the mask")
-    call.say(f"wrote {out / name} in {sum(record.seconds.values()):.1f} s")
+    call.say(f"wrote {listed(out, images)} in {sum(record.seconds.values()):.1f} s")
 
 
 def record_of(call: Call, options: dict[str, Any]) -> "RunRecord":
@@ -161,7 +174,7 @@ def read_both(
 
     with record.stage("read"):
         volume = read_scan(call, record, record.options["input"], reading)
-        return volume, read_mask(record, record.options["mask"], volume.grid)
+        return volume, read_mask(call, record, record.options["mask"], volume)
 
 
 def note_filtered(
@@ -174,20 +187,36 @@ def note_filtered(
         call.warn(warning)
     record.warnings += filtered.warnings
     record.filter = filtered.provenance["filter"]
+    steps = [each.provenance.get("resampling") or [] for each in (before, filtered)]
+    if own := steps[1][len(steps[0]) :]:
+        record.filter = {**record.filter, "resampling": own}
     return filtered
 
 
+def filtered_names(stem: str, formats: tuple[str, ...]) -> tuple[str, ...]:
+    """What the filtered volume of a scan is called in each format."""
+    from qctrun.runtime.writing import filtered_name
+
+    return tuple(filtered_name(stem, each) for each in formats)
+
+
+def listed(out: Path, images: tuple[str, ...]) -> str:
+    """Paths of images as a person reads them."""
+    return ", ".join(f"{out / name}{'/' * name.endswith('/')}" for name in images)
+
+
 def stage_filtered(
-    record: "RunRecord", staging: "Staging", filtered: "Volume", name: str
-) -> tuple[Path, Path]:
-    """Stage the filtered volume; where its image and its sidecar lie for now."""
-    from qctrun.runtime.writing import sidecar_name, stage_image
+    record: "RunRecord", staging: "Staging", filtered: "Volume", images: tuple[str, ...]
+) -> dict[str, Path]:
+    """Stage the filtered volume under these names; where the images and their sidecar lie for now."""
+    from qctrun.runtime.writing import stage_images
 
     with record.stage("write"):
-        image, sidecar = stage_image(staging, filtered, name)
-        record.add_output("image", name, image, filtered.grid)
-        record.add_output("sidecar", sidecar_name(name), sidecar)
-    return image, sidecar
+        written = stage_images(staging, dict.fromkeys(images, filtered), record.options["threads"])
+        for name, path in written.items():
+            grid = filtered.grid if name in images else None
+            record.add_output("image" if grid else "sidecar", name, path, grid)
+    return written
 
 
 def mask_facts(mask: Path | None, found: Path | None) -> dict[str, Any]:

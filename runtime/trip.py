@@ -48,6 +48,7 @@ def filter_and_measure(
     inside: bool = False,
     filter_mask: npt.NDArray[Any] | None = None,
     margin_mm: float = MARGIN_MM,
+    grid: str = "native",
     calibration: "Calibration | None" = None,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -65,8 +66,9 @@ def filter_and_measure(
         What filters; the maps are computed on the device that it was asked to use.
     thresholds, diameter_mm, step, mask, inside
         As for `local_maps`.
-    filter_mask, margin_mm
-        As mask and margin of `Filter`.
+    filter_mask, margin_mm, grid
+        As mask, margin and grid of `Filter`. The spheres are measured on the volume's own grid in any case; with
+        the grid "model" a GPU filters and measures one after the other.
     calibration : Calibration, optional
         The line from HU, applied as `read` does it.
     threads : int, optional
@@ -82,7 +84,8 @@ def filter_and_measure(
     work = planned(volume.grid, thresholds, diameter_mm, step, mask, inside)
     threads = parse_threads(threads)
     notes: tuple[str, ...] = ()
-    if network.device != "cpu" and where_to(network.asked, volume)[0] == network.device:
+    in_one_go = grid == "native" and network.device != "cpu"
+    if in_one_go and where_to(network.asked, volume)[0] == network.device:
         from qctrun.runtime.trip_cuda import on_gpu
 
         try:
@@ -92,7 +95,8 @@ def filter_and_measure(
     if calibration is not None:
         volume = calibration.apply(volume).warn(*calibration.warnings)
     began = time.perf_counter()
-    filtered = network(volume, mask=filter_mask, margin_mm=margin_mm, progress=progress).warn(*notes)
+    filtered = network(volume, mask=filter_mask, margin_mm=margin_mm, grid=grid, progress=progress)
+    filtered = filtered.warn(*notes)
     between = time.perf_counter()
     maps = local_maps(
         filtered,

@@ -160,7 +160,7 @@ def test_spacing_far_from_the_model(nnsp, spacing, far):
 
 
 def test_warnings_are_added_to_those_there(nnsp):
-    raw = volume(spacing=(1, 1, 1)).warn("first")
+    raw = volume(spacing=(0.5, 0.5, 0.5)).warn("first")
     assert nnsp(raw).warnings[0] == "first" and len(nnsp(raw).warnings) == 2
 
 

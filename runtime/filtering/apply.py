@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qctrun.runtime.errors import InputError, OutOfMemoryError, UsageError
+from qctrun.runtime.filtering.grids import Detour, detour, require_grid, spacing_notes
 from qctrun.runtime.filtering.model import ModelCard, load_model
 from qctrun.runtime.filtering.proof import SelfTest
 from qctrun.runtime.filtering.session import Session
@@ -26,9 +27,6 @@ MOST_ELEMENTS = 2**30
 
 SLICES = 16
 """As many slices of the widest layer are held at once where slices are computed one after the other."""
-
-SPACING_TOLERANCE = 0.1
-"""Relative difference from the model's voxel spacing above which a warning is due."""
 
 MARGIN_MM = 5.0
 """How far around a mask is filtered with it, if nothing else is said."""
@@ -46,11 +44,14 @@ class FilterTask:
         How far they reach around the mask.
     notes : tuple of str
         What is doubtful about the volume.
+    grid : "native" or "model"
+        On whose voxels to filter.
     """
 
     need: BoolArray | None
     margin_mm: float | None
     notes: tuple[str, ...]
+    grid: str = "native"
 
 
 class Filter:
@@ -122,6 +123,7 @@ class Filter:
         *,
         mask: npt.NDArray[Any] | None = None,
         margin_mm: float = MARGIN_MM,
+        grid: str = "native",
         progress: Progress | None = None,
     ) -> Volume:
         """Filter a volume.
@@ -137,6 +139,10 @@ class Filter:
         margin_mm : float
             Width of the surroundings that are filtered with the mask, mm. The default lets spheres
             of up to 10 mm diameter, centred in the mask, see filtered voxels only.
+        grid : "native" or "model"
+            Filter on the volume's own voxels, or on voxels as far apart as the model's, onto which it is resampled
+            before and from which it is resampled back (`qctrun.runtime.filtering.grids`; docs/grids.md says when).
+            With a mask, no more than it needs is resampled.
         progress : callable(done, total), optional
             Called before the first and after each window.
 
@@ -148,26 +154,39 @@ class Filter:
         Raises
         ------
         UsageError
-            When the margin is no finite number of at least 0.
+            When the margin is no finite number of at least 0, or the grid is neither.
         InputError
             When unit or material are not the model's, when a voxel is NaN or infinite, or when the mask is
             none for this volume (`as_mask`).
         OutOfMemoryError, DeviceError
-            When a window does not fit or the device fails.
+            When a window or the volume on the model's grid does not fit, or the device fails.
         """
-        task = self.task(volume, mask, margin_mm)
-        array, windows = self._filtered(volume.array, task.need, progress or (lambda done, total: None))
+        require_grid(grid)
+        task = self.task(volume, mask, margin_mm, grid)
+        progress = progress or (lambda done, total: None)
+        way = (
+            detour(volume.grid, self.card.spacing_mm, self.card.halo, task.need) if grid == "model" else None
+        )
+        if way is None:
+            array, windows = self._filtered(volume.array, task.need, progress)
+        else:
+            volume = way.told(volume)
+            array, windows = self._filtered_there(volume.array, way, task.need, progress)
         return self.result(volume, task, array, windows)
 
     def task(
-        self, volume: Volume, mask: npt.NDArray[Any] | None = None, margin_mm: float = MARGIN_MM
+        self,
+        volume: Volume,
+        mask: npt.NDArray[Any] | None = None,
+        margin_mm: float = MARGIN_MM,
+        grid: str = "native",
     ) -> FilterTask:
         """Check a call before anything is computed; for those who run the windows themselves."""
         _require_margin(margin_mm)
-        notes = tuple(_check(volume, self.card))
+        notes = tuple(_check(volume, self.card, grid))
         if mask is None:
-            return FilterTask(None, None, notes)
-        return FilterTask(_need(mask, margin_mm, volume), float(margin_mm), notes)
+            return FilterTask(None, None, notes, grid)
+        return FilterTask(_need(mask, margin_mm, volume), float(margin_mm), notes, grid)
 
     def windows(self, size: tuple[int, ...], need: BoolArray | None) -> list[Window]:
         """How a volume of this size (z, y, x) is cut up, as far as it is needed."""
@@ -187,7 +206,7 @@ class Filter:
             notes += (
                 f"filtered only within the mask and {task.margin_mm:g} mm around; the rest is as it came in",
             )
-        provenance = {**volume.provenance, "filter": self._record(windows, fraction, task.margin_mm)}
+        provenance = {**volume.provenance, "filter": self._record(windows, fraction, task)}
         return volume.with_array(array, material=self.card.material, provenance=provenance).warn(*notes)
 
     def session_on(self, stream: int) -> Session:
@@ -195,6 +214,15 @@ class Filter:
         return Session(
             self._model, self.device, self._session.threads, precision=self.precision, stream=stream
         )
+
+    def _filtered_there(
+        self, array: FloatArray, way: Detour, need: BoolArray | None, progress: Progress
+    ) -> tuple[FloatArray, list[Window]]:
+        """The result on the scan's grid of what was filtered on the model's, and the windows there."""
+        found, windows = self._filtered(way.there(array), way.need, progress)
+        result = array.copy()
+        np.copyto(result[way.piece], way.back(found), where=True if need is None else need[way.piece])
+        return result, windows
 
     def _filtered(
         self, array: FloatArray, need: BoolArray | None, progress: Progress
@@ -258,7 +286,7 @@ class Filter:
             mend="close other programs" + ', or use the device "cpu"' * (self.device != "cpu"),
         )
 
-    def _record(self, windows: list[Window], fraction: float, margin_mm: float | None) -> dict[str, Any]:
+    def _record(self, windows: list[Window], fraction: float, task: FilterTask) -> dict[str, Any]:
         record: dict[str, Any] = {
             "model": self.card.name,
             "version": self.card.version,
@@ -273,8 +301,9 @@ class Filter:
             "self_test": None if self.self_test is None else asdict(self.self_test),
             "windows": len(windows),
             "computed_voxels": sum(window.voxels for window in windows),
+            "grid": task.grid,
             "filtered_fraction": fraction,
-            "margin_mm": margin_mm,
+            "margin_mm": task.margin_mm,
             "notes": list(self.notes),
         }
         return record if fraction == 1 else {**record, "outside": "raw"}
@@ -294,7 +323,7 @@ def sliced_bytes(card: ModelCard, depth: int) -> int:
     return 4 * (6 + -(-SLICES * max(card.channels) // depth))
 
 
-def _check(volume: Volume, card: ModelCard) -> list[str]:
+def _check(volume: Volume, card: ModelCard, grid: str) -> list[str]:
     """Refuse what the model was not made for; say what is doubtful."""
     if volume.unit != card.unit:
         mend = "calibrate it to density first (qctrun.runtime.read with calibration=...)"
@@ -313,11 +342,7 @@ def _check(volume: Volume, card: ModelCard) -> list[str]:
             f"FILTERED TWICE: the volume was already filtered by {name}; the filter is made for scans as they "
             "come from the scanner, give it the unfiltered one"
         )
-    ratios = [found / wanted for found, wanted in zip(volume.grid.spacing, card.spacing_mm, strict=True)]
-    if any(abs(ratio - 1) > SPACING_TOLERANCE for ratio in ratios):
-        found, wanted = (" x ".join(f"{s:.4g}" for s in mm) for mm in (volume.grid.spacing, card.spacing_mm))
-        notes.append(f"voxel spacing {found} mm (z, y, x): the filter was made for {wanted} mm")
-    return notes
+    return notes + spacing_notes(volume.grid.spacing, card.spacing_mm, grid)
 
 
 def _require_margin(margin_mm: float) -> None:

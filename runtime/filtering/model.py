@@ -16,9 +16,17 @@ from qctrun.runtime.filtering import wire
 SCHEMA = "qctrun/model/1"
 CARD_KEY = "qctrun"
 
+MAX_BYTES = 2**28
+"""Of a model file; the shipped one has half a million."""
+DOMAINS = frozenset({b"", b"ai.onnx"})
+"""Where operators may come from: ONNX's own, not a library's that somebody has to load."""
+
 # Field numbers of onnx.proto.
-MODEL_GRAPH, MODEL_METADATA = 7, 14
-GRAPH_INITIALIZER = 5
+MODEL_GRAPH, MODEL_OPSETS, MODEL_METADATA, MODEL_TRAINING, MODEL_FUNCTIONS = 7, 8, 14, 20, 25
+OPSET_DOMAIN = 1
+GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_SPARSE = 1, 5, 15
+NODE_ATTRIBUTE, NODE_DOMAIN = 5, 7
+ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS, ATTRIBUTE_PARTS = 5, 10, (6, 11, 22, 23)
 TENSOR_EXTERNAL_DATA, TENSOR_DATA_LOCATION = 13, 14
 ENTRY_KEY, ENTRY_VALUE = 1, 2
 
@@ -131,7 +139,8 @@ def load_model(path: str | Path | None = None) -> Model:
     """
     path = Path(path) if path is not None else shipped_model()
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ModelError(f"model {path}", wanted="an ONNX file", got=error.strerror or str(error)) from None
     return parse_model(data, path)
@@ -145,7 +154,10 @@ def shipped_model() -> Path:
 def parse_model(data: bytes, path: Path) -> Model:
     """Check the bytes of a model file; `path` is what error messages call it. Raises as `load_model`."""
     what = f"model {path}"
+    if len(data) > MAX_BYTES:
+        raise ModelError(what, wanted=f"at most {MAX_BYTES} bytes", got="more", mend=MEND)
     try:
+        _refuse_foreign(data)
         metadata, digest, external = _inspect(data)
     except ValueError as error:
         raise ModelError(what, wanted="an ONNX file", got=str(error)) from None
@@ -202,14 +214,49 @@ def _inspect(data: bytes) -> tuple[dict[str, str], str, bool]:
         digest.update(part.whole)
         if part.number == MODEL_GRAPH and part.kind == wire.LENGTH:
             graphs += 1
-            external += any(map(_is_external, _initialisers(part.payload)))
+            external += any(map(_is_external, _weights(part.payload)))
     if graphs != 1:
         raise ValueError("no graph inside")
     return metadata, digest.hexdigest(), bool(external)
 
 
-def _initialisers(graph: bytes) -> Iterator[bytes]:
-    return (part.payload for part in wire.fields(graph) if part.number == GRAPH_INITIALIZER)
+def _refuse_foreign(data: bytes) -> None:
+    """Refuse what a filter does not need, and what a library would have to look for elsewhere."""
+    domains: list[bytes] = []
+    for part in wire.fields(data):
+        if part.number in (MODEL_TRAINING, MODEL_FUNCTIONS):
+            raise ValueError("functions or training beside the graph")
+        if part.number == MODEL_OPSETS:
+            domains += _all(part.payload, OPSET_DOMAIN)
+        if part.number == MODEL_GRAPH and part.kind == wire.LENGTH:
+            if any(True for _ in _all(part.payload, GRAPH_SPARSE)):
+                raise ValueError("sparse weights")
+            domains += (name for node in _all(part.payload, GRAPH_NODE) for name in _all(node, NODE_DOMAIN))
+    strange = [name for name in domains if name not in DOMAINS]
+    if strange:
+        raise ValueError(f"operators of {strange[0].decode('latin-1')[:80]}, which are not ONNX's own")
+
+
+def _weights(graph: bytes) -> Iterator[bytes]:
+    """All tensors of a graph: its initialisers and those in the attributes of its nodes.
+
+    Raises
+    ------
+    ValueError
+        When a node holds a graph of its own, or something else that this does not look into.
+    """
+    yield from _all(graph, GRAPH_INITIALIZER)
+    for node in _all(graph, GRAPH_NODE):
+        for attribute in _all(node, NODE_ATTRIBUTE):
+            for part in wire.fields(attribute):
+                if part.number in ATTRIBUTE_PARTS:
+                    raise ValueError("a graph inside of a node")
+                if part.number in (ATTRIBUTE_TENSOR, ATTRIBUTE_TENSORS):
+                    yield part.payload
+
+
+def _all(message: bytes, number: int) -> Iterator[bytes]:
+    return (part.payload for part in wire.fields(message) if part.number == number)
 
 
 def _is_external(tensor: bytes) -> bool:
