@@ -20,10 +20,20 @@ READABLE: dict[str, Format] = {
 WRITABLE = (".nii.gz", ".nii", ".mha", ".nrrd")
 """What `write` understands."""
 
-FORMATS = ("nii.gz", "mha", "nrrd")
+DICOM = "dicom"
+FORMATS = ("nii.gz", "mha", "nrrd", DICOM)
 """What an image can be written as on request; the first is the default."""
 
 
 def suffix_of(path: PurePath, among: Iterable[str] = READABLE) -> str:
     """The known suffix of a file name, in small letters, `.nii.gz` taken as one; empty when it has none."""
     return next((suffix for suffix in among if path.name.lower().endswith(suffix)), "")
+
+
+def is_utf8(path: PurePath) -> bool:
+    """Whether the bytes of a path are UTF-8, as ITK takes for granted."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

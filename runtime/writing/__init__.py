@@ -1,15 +1,18 @@
 """Volumes and numbers to files: images with sidecars, tables, run records; all of a run's files or none."""
 
 from qctrun.runtime.writing.files import Staging
-from qctrun.runtime.writing.images import stage_image, stage_images, write
+from qctrun.runtime.writing.images import stage_image, stage_images, write, write_dicom
 from qctrun.runtime.writing.names import (
     DICTIONARY_NAME,
     TABLE_NAME,
     case_of,
     filtered_name,
+    filtered_stem,
+    is_dicom_output,
     map_name,
     record_name,
     sidecar_name,
+    with_sidecars,
 )
 from qctrun.runtime.writing.record import RunRecord, read_record, sum_of
 from qctrun.runtime.writing.tables import (
@@ -31,6 +34,8 @@ __all__ = [
     "csv_text",
     "dictionary_text",
     "filtered_name",
+    "filtered_stem",
+    "is_dicom_output",
     "map_name",
     "parameter_rows",
     "read_record",
@@ -41,5 +46,7 @@ __all__ = [
     "stage_images",
     "sum_of",
     "table_text",
+    "with_sidecars",
     "write",
+    "write_dicom",
 ]

@@ -11,11 +11,16 @@ and the other takes back its own files and touches none of the first.
 
 A run that overwrites replaces the whole earlier run: files that only the old record lists go with it. Else an
 image of another format would stay behind, and read with the new run's sidecar of the same name.
+
+An output may be a folder of slices (`folders.py`); its name ends in `/`. It is filled under a hidden name, too, and
+moved as a whole.
 """
 
 import errno
+import fcntl
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,8 +28,9 @@ from types import TracebackType
 from typing import Self
 
 from qctrun.runtime.errors import InputError, OutputError, OutputExistsError
-from qctrun.runtime.formats import suffix_of
+from qctrun.runtime.formats import is_utf8, suffix_of
 from qctrun.runtime.json_files import read_json
+from qctrun.runtime.writing.folders import flush, is_folder, remove, stranger_in
 
 _RECORD = ".run.json"
 _ELSEWHERE = "choose another folder"
@@ -52,7 +58,8 @@ class Staging:
     folder : path
         Made with its parents when it is not there.
     names : sequence of str
-        All final file names, in the order of placing, the seal last; run records are seals, too.
+        All final file names, in the order of placing, the seal last; run records are seals, too. A name that
+        ends in `/` is that of a folder of slices.
     overwrite : bool
         Whether files of these names may be replaced, and the other outputs that the old run record lists
         may be removed.
@@ -85,6 +92,9 @@ class Staging:
         OutputError
             When the folder cannot be made or nothing can be written into it.
         """
+        if not is_utf8(self.folder):
+            got, mend = "a path that is not UTF-8", "choose another folder"
+            raise OutputError(f"cannot write {self.folder}", got=got, mend=mend)
         with writing(self.folder):
             self._refuse_existing()
             self._refuse_inputs()
@@ -111,19 +121,25 @@ class Staging:
         return self.folder / name
 
     def hidden(self, name: str) -> Path:
-        """Where to write the output now: a hidden name in the same folder, with the same suffixes."""
+        """Where to write the output now: a hidden name in the same folder, with the same suffixes.
+
+        A folder is there then, and empty.
+        """
         if name not in self.names:
             raise KeyError(name)
         if name not in self._hidden:
             with writing(self.folder):
                 self._make_folder()  # another run that had made it may have been stopped and taken it away
-            suffix = suffix_of(Path(name)) or Path(name).suffix
+            suffix = "" if is_folder(name) else suffix_of(Path(name)) or Path(name).suffix
             self._hidden[name] = self.folder / f".qctrun-{secrets.token_hex(4)}{suffix}"
+            if is_folder(name):
+                with writing(self.path(name)):
+                    self._hidden[name].mkdir()
         return self._hidden[name]
 
     def add_text(self, name: str, text: str) -> Path:
         """Write a small text output (UTF-8); return where it lies for now."""
-        return self.add_bytes(name, text.encode())
+        return self.add_bytes(name, text.encode("utf-8", "backslashreplace"))
 
     def add_bytes(self, name: str, content: bytes) -> Path:
         """Write an output that is at hand as a whole; return where it lies for now."""
@@ -147,43 +163,58 @@ class Staging:
             When the disk refuses. In both cases nothing of this run is left.
         """
         placed: list[Path] = []
-        with writing(self.folder):
+        with writing(self.folder), _alone_in(self.folder):
             for hidden in self._hidden.values():
-                _flush(hidden)
+                flush(hidden)
             left_over = self._left_over()
             try:
                 if self.overwrite:
                     for name in (*self._seals(), *left_over):
-                        self.path(name).unlink(missing_ok=True)
+                        remove(self.path(name))
                 for name in (name for name in self.names if name in self._hidden):
-                    if not self.overwrite:
-                        self._claim(name)
+                    self._make_way(name)
                     placed.append(self.path(name))
                     self._hidden[name].replace(placed[-1])
-                _flush(self.folder)
+                flush(self.folder)
             except BaseException:
                 for path in placed:
                     with suppress(OSError):
-                        path.unlink(missing_ok=True)
+                        remove(path)
                 raise
         self._hidden.clear()
         self._made.clear()
         return left_over
 
     def _refuse_existing(self) -> None:
-        there = [name for name in self.names if self.path(name).exists()]
-        if any(self.path(name).is_dir() for name in there):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # A link that leads nowhere stands in the way, too: it is somebody's, and not to be written through.
+        there = [name for name in self.names if _is_there(self.path(name))]
+        for name in there:
+            if self.path(name).is_dir() and not is_folder(name):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if is_folder(name):
+                self._refuse_strangers(self.path(name))
         if there and not self.overwrite:
             more = f" and {len(there) - 1} more" * (len(there) > 1)
-            raise self._exists(there[0], f"a file that is already there{more}")
+            kind = "folder" if is_folder(there[0]) else "file"
+            raise self._exists(there[0], f"a {kind} that is already there{more}")
 
-    def _claim(self, name: str) -> None:
-        """Make an empty file of this name, which only one of several runs can."""
+    def _refuse_strangers(self, folder: Path) -> None:
+        """Nothing but slices of this package may be replaced by others."""
+        stranger = stranger_in(folder)  # a file of this name is no folder, which the system says here
+        if stranger is not None:
+            wanted, got = "a folder of slices of this program", f"one with {stranger.name} in it"
+            raise OutputExistsError(str(folder), wanted=wanted, got=got, mend="move that away")
+
+    def _make_way(self, name: str) -> None:
+        """Without leave to overwrite, claim the name by an empty file or folder, which only one run can."""
+        path = self.path(name)
         try:
-            self.path(name).open("xb").close()
+            if self.overwrite and is_folder(name):
+                remove(path)  # a folder takes the place of an empty one only
+            elif not self.overwrite:
+                path.mkdir() if is_folder(name) else path.open("xb").close()
         except FileExistsError:
-            raise self._exists(name, "a file that another run has written meanwhile") from None
+            raise self._exists(name, "one that another run has written meanwhile") from None
 
     def _exists(self, name: str, got: str) -> OutputExistsError:
         mend = "say --overwrite (overwrite=True) or choose another folder"
@@ -192,7 +223,7 @@ class Staging:
     def _refuse_inputs(self) -> None:
         touched = [self.path(name) for name in (*self.names, *self._left_over())]
         for source in self.inputs:
-            if source.exists() and any(path.exists() and path.samefile(source) for path in touched):
+            if any(_same(path, source) for path in touched):
                 raise OutputExistsError(
                     str(source),
                     wanted="an input that this run leaves alone",
@@ -205,7 +236,11 @@ class Staging:
         if not self.overwrite:
             return ()
         listed = dict.fromkeys(name for seal in self._seals() for name in _listed(self.path(seal)))
-        return tuple(name for name in listed if name not in self.names and self.path(name).is_file())
+        written = self._hidden or self.names  # what is announced may in the end not be written
+        others = {name: self.path(name) for name in listed if name not in written}
+        return tuple(
+            name for name, path in others.items() if path.is_file() or (is_folder(name) and path.is_dir())
+        )
 
     def _seals(self) -> tuple[str, ...]:
         records = (name for name in self.names[:-1] if name.endswith(_RECORD))
@@ -222,10 +257,38 @@ class Staging:
     def _sweep(self) -> None:
         for hidden in self._hidden.values():
             with suppress(OSError):
-                hidden.unlink(missing_ok=True)
+                shutil.rmtree(hidden) if hidden.is_dir() else hidden.unlink(missing_ok=True)
         for folder in reversed(self._made):
             with suppress(OSError):  # someone else has put something there
                 folder.rmdir()
+
+
+def _same(path: Path, source: Path) -> bool:
+    try:
+        return path.samefile(source)
+    except OSError:  # one of them is not there, or cannot be
+        return False
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something has this name, be it a link to nowhere."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Let one run at a time move its files into a folder, or two that overwrite would mix theirs."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _listed(record: Path) -> list[str]:
@@ -240,7 +303,8 @@ def _listed(record: Path) -> list[str]:
     if not str(found.get("schema")).startswith("qctrun/run/") or not isinstance(outputs, list):
         return []
     names = [str(output.get("path")) for output in outputs if isinstance(output, dict)]
-    return [name for name in names if Path(name).name == name]  # a path could lead out of the folder
+    # A path could lead out of the folder.
+    return [name for name in names if Path(name).name == name.removesuffix("/") not in ("", ".", "..")]
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -253,8 +317,9 @@ def replace_file(path: Path, content: bytes) -> None:
     """
     part = path.with_name(f".{path.name}.part")
     with writing(path):
+        part.unlink(missing_ok=True)
         try:
-            with part.open("wb") as file:
+            with part.open("xb") as file:  # never through a link that somebody has put there
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -272,11 +337,3 @@ def writing(path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         mend = _MENDS.get(error.errno or 0, _ELSEWHERE)
         raise OutputError(f"cannot write {path}", got=reason[:1].lower() + reason[1:], mend=mend) from error
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

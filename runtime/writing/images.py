@@ -1,4 +1,4 @@
-"""Volumes as NIfTI, MHA and NRRD.
+"""Volumes as NIfTI, MHA and NRRD, each with a sidecar; and, by the room `dicom`, as DICOM.
 
 SimpleITK knows how each format states the geometry, but its NIfTI writer neither reports a full disk (the
 file is silently cut short) nor lets an intent name through. So SimpleITK writes one voxel at the right place,
@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import SimpleITK as sitk
 
@@ -21,8 +21,11 @@ from qctrun.runtime.json_files import json_text
 from qctrun.runtime.version import VERSION
 from qctrun.runtime.volume import Grid, Volume
 from qctrun.runtime.writing.files import Staging, writing
-from qctrun.runtime.writing.names import image_suffix, sidecar_name
+from qctrun.runtime.writing.names import image_suffix, is_dicom_output, sidecar_name
 from qctrun.runtime.writing.sidecars import sidecar_of
+
+if TYPE_CHECKING:
+    from qctrun.runtime.writing.dicom import Source
 
 _VOXEL_BYTES = 4
 _NIFTI_HEADER_BYTES = 352
@@ -72,33 +75,120 @@ def write(
     return target
 
 
+def write_dicom(volume: Volume, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a volume that was read from a DICOM scan as DICOM, in the study and frame of reference of that scan.
+
+    Parameters
+    ----------
+    volume : Volume
+        A local map, or density in mg/cm3. Its provenance names the scan (`inputs`), which is read again: patient
+        and study stand in nothing but the scan itself.
+    path : path
+        With the end `.dcm` the file of a Parametric Map (float32, bit for bit), else the folder of a derived CT
+        series (16 bits, off by at most a quarter of a mg/cm3). Missing folders are made.
+    overwrite : bool
+        Whether the file, or the slices in the folder, may be replaced.
+
+    Returns
+    -------
+    Path
+        Where it is.
+
+    Raises
+    ------
+    InputError
+        When the scan is not DICOM or not there any more, or the volume does not fit the kind of object.
+    RuntimeMissingError
+        When a map is asked for and highdicom is not installed.
+    OutputExistsError
+        When it is there already and `overwrite` is not set, or the folder holds other files.
+    OutputError
+        When the disk is full or not writable; then nothing is left behind.
+    """
+    target = Path(path)
+    name = target.name if target.suffix == ".dcm" else f"{target.name}/"
+    with Staging(target.parent, [name], overwrite=overwrite) as staging:
+        stage_images(staging, {name: volume})
+        staging.commit()
+    return target
+
+
 def stage_image(
     staging: Staging, volume: Volume, name: str, *, sidecar: Mapping[str, Any] | None = None
 ) -> tuple[Path, Path]:
     """Write an image and its sidecar under their hidden names; return both (image, sidecar)."""
-    hidden, suffix = staging.hidden(name), image_suffix(Path(name))
-    with writing(staging.path(name)):
-        header = _header(volume, hidden, suffix, name)
-        _stream(volume, header, hidden, compressed=suffix == ".nii.gz")
+    image = _stage_voxels(staging, volume, name)
     text = json_text({**sidecar_of(volume), **(sidecar or {})})
-    return hidden, staging.add_text(sidecar_name(name), text)
+    return image, staging.add_text(sidecar_name(name), text)
 
 
 def stage_images(
-    staging: Staging, volumes: Mapping[str, Volume], threads: int | None = None
-) -> dict[str, tuple[Path, Path]]:
-    """`stage_image` for several volumes by their file names, as many at a time as there are cores.
+    staging: Staging,
+    volumes: Mapping[str, Volume],
+    threads: int | None = None,
+    source: "Source | None" = None,
+) -> dict[str, Path]:
+    """Write several volumes of one scan under their hidden names, as many at a time as there are cores.
 
     Compressing them takes longer than making them, and leaves the interpreter to others meanwhile.
+
+    Parameters
+    ----------
+    staging : Staging
+        Of the run.
+    volumes : mapping
+        By file name; one volume may stand under several, in several formats. A name that ends in `/` is the
+        folder of a DICOM series, one in `.dcm` a map.
+    threads : int, optional
+        How many at a time.
+    source : Source, optional
+        The headers of the scan, for DICOM; without it they are read.
+
+    Returns
+    -------
+    dict of Paths
+        Where the images, and the sidecars behind them, lie for now.
     """
-    pool = ThreadPoolExecutor(min(parse_threads(threads), max(len(volumes), 1)))
+    if source is None and any(map(is_dicom_output, volumes)):
+        from qctrun.runtime.writing.dicom import source_of
+
+        source = source_of(next(iter(volumes.values())))
+    for name in volumes:
+        staging.hidden(name)  # names are given here, one after the other
+    images = _stage_together(staging, volumes, parse_threads(threads), source)
+    said = {sidecar_name(name): each for name, each in volumes.items() if not is_dicom_output(name)}
+    return images | {name: staging.add_text(name, json_text(sidecar_of(each))) for name, each in said.items()}
+
+
+def _stage_together(
+    staging: Staging, volumes: Mapping[str, Volume], threads: int, source: "Source | None"
+) -> dict[str, Path]:
+    if len(volumes) == 1:  # in this thread, which Ctrl-C stops at once
+        return {name: _stage_voxels(staging, each, name, source) for name, each in volumes.items()}
+    pool = ThreadPoolExecutor(min(threads, max(len(volumes), 1)))
     try:
-        for name in volumes:
-            staging.hidden(name)  # names are given here, one after the other
-        waiting = {name: pool.submit(stage_image, staging, each, name) for name, each in volumes.items()}
-        return {name: future.result() for name, future in waiting.items()}
+        jobs = {
+            name: pool.submit(_stage_voxels, staging, each, name, source) for name, each in volumes.items()
+        }
+        return {name: job.result() for name, job in jobs.items()}
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _stage_voxels(staging: Staging, volume: Volume, name: str, source: "Source | None" = None) -> Path:
+    """Write what is not its sidecar under the hidden name of an output."""
+    hidden = staging.hidden(name)
+    with writing(staging.path(name)):
+        if is_dicom_output(name):
+            from qctrun.runtime.writing.dicom import write_map, write_slices
+
+            assert source is not None  # read above
+            (write_slices if name.endswith("/") else write_map)(volume, source, hidden)
+        else:
+            suffix = image_suffix(Path(name))
+            header = _header(volume, hidden, suffix, name)
+            _stream(volume, header, hidden, compressed=suffix == ".nii.gz")
+    return hidden
 
 
 def _refuse_namesakes(target: Path) -> None:

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from qctrun.runtime.digests import sha256_of
+from qctrun.runtime.digests import sha256_of, sha256_of_set
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.json_files import json_text, read_json
 from qctrun.runtime.version import VERSION
 from qctrun.runtime.volume import Grid, Volume
 from qctrun.runtime.writing.files import Staging
+from qctrun.runtime.writing.folders import slices_in
 
 SCHEMA = "qctrun/run/1"
 _LIBRARIES = ("numpy", "SimpleITK", "pydicom", "numba", "onnxruntime", "openvino", "torch")
@@ -93,16 +94,18 @@ class RunRecord:
         if line := known.get("calibration"):
             file = known.get("calibration_file")
             self.calibration = {**line, "file": None if file is None else str(Path(file).resolve())}
-        geometry = geometry_of(volume.grid)
+        place = {"geometry": geometry_of(volume.grid)}
+        if resampling := known.get("resampling"):
+            place["resampling"] = resampling
         self.inputs += [
-            {"role": "image", **source, "path": str(Path(source["path"]).resolve()), "geometry": geometry}
+            {"role": "image", **source, "path": str(Path(source["path"]).resolve()), **place}
             for source in known.get("inputs", ())
         ]
 
     def add_output(self, role: str, name: str, written: Path, grid: Grid | None = None) -> None:
-        """Note a file of the run: its final `name`, and the place where its bytes lie `written` for now."""
+        """Note a file or folder of the run: its final `name`, and where its bytes lie `written` for now."""
         geometry = {} if grid is None else {"geometry": geometry_of(grid)}
-        self.outputs.append({"role": role, "path": name, "sha256": sha256_of(written), **geometry})
+        self.outputs.append({"role": role, "path": name, "sha256": _sum(written), **geometry})
 
     def as_dict(self) -> dict[str, Any]:
         """The record in JSON's own types, as of now."""
@@ -135,7 +138,7 @@ class RunRecord:
 
 
 def sum_of(path: Path) -> str | None:
-    """SHA-256 of a file; None where there is none, as for one inside a zip.
+    """SHA-256 of a file or of the slices in a folder; None where there are none, as for a file inside a zip.
 
     Raises
     ------
@@ -143,10 +146,14 @@ def sum_of(path: Path) -> str | None:
         When it cannot be read.
     """
     try:
-        return sha256_of(path) if path.is_file() else None
+        return _sum(path) if path.is_file() or (path.is_dir() and slices_in(path)) else None
     except OSError as error:
         mend = "ask for permission to read it"
         raise InputError(f"{path}: cannot be read: {error.strerror}", mend=mend) from error
+
+
+def _sum(path: Path) -> str:
+    return sha256_of_set(map(sha256_of, slices_in(path))) if path.is_dir() else sha256_of(path)
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ def sidecar_of(volume: Volume) -> dict[str, Any]:
         "CalibrationMaterial": volume.material,
         "Calibration": provenance.get("calibration"),
         "SeriesInstanceUID": scan.get("series_uid"),
+        "FrameOfReferenceUID": scan.get("frame_of_reference_uid"),
         "KVP": scan.get("kvp"),
         "ConvolutionKernel": scan.get("kernel"),
         "Manufacturer": scan.get("manufacturer"),
@@ -28,6 +29,7 @@ def sidecar_of(volume: Volume) -> dict[str, Any]:
         "ModelSHA256": model.get("sha256"),
         "FilteredFraction": model.get("filtered_fraction"),
         "FilterMarginMM": model.get("margin_mm"),
+        "Resampling": provenance.get("resampling"),
         "Device": model.get("device"),
         "Provider": model.get("provider"),
     }

@@ -23,7 +23,8 @@ COLUMNS = {
     "labels": "File that says which voxels belong to which label; none: there is none.",
     "filter": "Model and version that filtered the scan; none: measured as it was read.",
     "label_id": "Value in the label file; n/a: the whole mask.",
-    "label_name": "whole mask, whole volume, or n/a for a label.",
+    "label_name": "What the label is called, as its file or a lookup says; n/a: not known. "
+    "Or: whole mask, whole volume.",
     "threshold_mg_cm3": "Density from which a voxel counts as bone.",
     "voxels": "Voxels that count.",
     "volume_mm3": "Their volume.",
@@ -74,6 +75,7 @@ def parameter_rows(
     labels: str,
     diameter_mm: float,
     step: str,
+    names: Mapping[int, str] | None = None,
 ) -> list[Row]:
     """One row for each region and threshold, with the keys of `COLUMNS`; None where a value is undefined.
 
@@ -89,6 +91,8 @@ def parameter_rows(
         What the columns of the same names say.
     diameter_mm, step
         Of the local maps.
+    names : mapping, optional
+        What labels are called.
     """
     line = volume.provenance.get("calibration") or {}
     fixed = {
@@ -109,7 +113,8 @@ def parameter_rows(
     whole = "whole volume" if mask == "none" else "whole mask"
     rows = []
     for found in parameters:
-        named = {"label_id": found.label, "label_name": whole if found.label is None else None}
+        called = whole if found.label is None else (names or {}).get(found.label)
+        named = {"label_id": found.label, "label_name": called}
         values = {name: _defined(value) for name, value in asdict(found).items()}
         row = {**fixed, **named, **values, **_local(means[found.label], found.threshold_mg_cm3)}
         rows.append({name: row[name] for name in COLUMNS})
@@ -137,8 +142,8 @@ def dictionary_text() -> str:
 
 def table_text(rows: Sequence[Row]) -> str:
     """The columns that a person looks at first, aligned for a terminal."""
-    lines = [list(_SHORT.values())]
-    lines += [[_short_cell(name, row[name]) for name in _SHORT] for row in rows]
+    lines, (_, *rest) = [list(_SHORT.values())], _SHORT
+    lines += [[_label_cell(row), *(_short_cell(name, row[name]) for name in rest)] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     aligned = ["  ".join(map(str.rjust, line, widths)) for line in lines]
     spheres = f"local: means over spheres of {rows[0]['diameter_mm']:g} mm"
@@ -167,9 +172,14 @@ def _defined(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _short_cell(name: str, value: Any) -> str:
-    if name == "label_id" and value is None:
+def _label_cell(row: Row) -> str:
+    """Number and name of a label, as far as it has any."""
+    if row["label_id"] is None:
         return "all"
+    return f"{row['label_id']} {row['label_name'] or ''}".rstrip()
+
+
+def _short_cell(name: str, value: Any) -> str:
     return _cell(value, ".4g" if "bvtv" in name else ".5g")
 
 
