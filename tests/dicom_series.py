@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 UPRIGHT = np.eye(3)
 PATIENT = "Secret^Person"
@@ -103,3 +103,72 @@ def write_series(
         paths.append(folder / f"{prefix}I{names[k]:04d}")
         dataset.save_as(paths[-1], enforce_file_format=True)
     return paths
+
+
+def sequence(**tags: Any) -> list[Dataset]:
+    """The one item of a functional group."""
+    item = Dataset()
+    for name, value in tags.items():
+        setattr(item, name, value)
+    return [item]
+
+
+def functional_groups(frame_type: Sequence[str] | None = None, **tags: Any) -> Dataset:
+    """Tags of an Enhanced CT frame, each in the functional group to which the standard gives it."""
+    homes = {
+        "PlanePositionSequence": ("ImagePositionPatient",),
+        "PlaneOrientationSequence": ("ImageOrientationPatient",),
+        "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+        "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept", "RescaleType"),
+        "CTXRayDetailsSequence": ("KVP",),
+        "CTReconstructionSequence": ("ConvolutionKernel",),
+        "FrameContentSequence": (
+            *("StackID", "InStackPositionNumber", "TemporalPositionIndex"),
+            *("FrameAcquisitionNumber", "FrameAcquisitionDateTime"),
+        ),
+    }
+    groups = Dataset()
+    for home, names in homes.items():
+        held = {name: tags.pop(name) for name in names if tags.get(name) is not None}
+        if held:
+            setattr(groups, home, sequence(**held))
+    assert not tags, f"no functional group for {tags}"
+    if frame_type is not None:
+        groups.CTImageFrameTypeSequence = sequence(FrameType=list(frame_type))
+    return groups
+
+
+SHARED = {
+    "PixelSpacing": [0.5, 0.5],
+    "SliceThickness": 9.9,
+    "ImageOrientationPatient": [1.0, 0, 0, 0, 1, 0],
+    "RescaleSlope": 1.0,
+    "RescaleIntercept": 0.0,
+    "RescaleType": "HU",
+    "KVP": 120.0,
+    "ConvolutionKernel": "B60",
+}
+
+
+def enhanced_dataset(
+    stored: npt.NDArray[Any],
+    frames: Sequence[dict[str, Any]],
+    shared: dict[str, Any] = SHARED,
+    **tags: Any,
+) -> Dataset:
+    """An Enhanced CT object; `frames` and `shared` hold tags for `functional_groups`, one of them a frame."""
+    absent = dict.fromkeys([*SHARED, "ImagePositionPatient"])
+    dataset = slice_dataset(
+        stored[0],
+        (0, 0, 0),
+        **{**absent, "SOPClassUID": EnhancedCTImageStorage, "NumberOfFrames": len(stored), **tags},
+    )
+    dataset.SharedFunctionalGroupsSequence = [functional_groups(**shared)]
+    dataset.PerFrameFunctionalGroupsSequence = [functional_groups(**frame) for frame in frames]
+    dataset.PixelData = stored.tobytes()
+    return dataset
+
+
+def heights(places: Sequence[float], axes: npt.NDArray[np.float64] = UPRIGHT) -> list[dict[str, Any]]:
+    """Frames at these places in mm along the normal."""
+    return [{"ImagePositionPatient": [float(v) for v in axes[:, 2] * place]} for place in places]

@@ -19,9 +19,13 @@ def test_info_shows_series_that_are_no_volume(here: Path, qctrun: Program) -> No
     assert (series["kvp"], series["kernel"]) == (120, "B40")
     assert series["problems"]
     assert (facts["calibration"]["slope"], facts["mask"]) == (0.8, "scan/mask.nii.gz")
+    assert series["verdict"].startswith("refused: uneven gaps")
     code, out, _ = qctrun("info", "scan")
-    assert series["series_uid"] in out
-    assert "volume: no" in out
+    (row,) = [line for line in out.splitlines() if line.startswith("[1]")]
+    assert row.split()[:3] == ["[1]", "refused", str(scans.SIZE[0] - 1)]
+    assert series["series_uid"] in row
+    assert "slice(s) missing" in row
+    assert "volume: no" in qctrun("info", "scan", "-v").out
 
 
 def test_info_shows_why_a_companion_cannot_be_used(here: Path, image: Path, qctrun: Program) -> None:
@@ -60,7 +64,7 @@ def test_info_shows_where_a_series_lies(here: Path, qctrun: Program) -> None:
     assert series["origin_xyz_mm"] == list(scans.ORIGIN_MM)
     assert series["direction_lps"] == [1, 0, 0, 0, 1, 0, 0, 0, 1]
     assert series["image_orientation_patient"] == [1, 0, 0, 0, 1, 0]
-    out = qctrun("info", "scan").out
+    out = qctrun("info", "scan", "-v").out
     assert "    orientation: x to left, y to back, z to head\n" in out
     assert "    origin_xyz_mm: -10 20 30\n" in out
     assert "direction_lps" not in out
@@ -70,7 +74,8 @@ def test_info_shows_where_a_turned_slice_without_a_uid_lies(fresh: Path, qctrun:
     axes = dicom_series.rotation(0.0, 0.0, 0.1) @ np.diag([1.0, -1.0, -1.0])
     slices = np.zeros((1, 4, 5), np.int16)
     dicom_series.write_series(fresh / "one", slices, axes=axes, SeriesInstanceUID="")
-    out = qctrun("info", "one").out
+    out = qctrun("info", "one", "-v").out
+    assert " LAI~ " in out
     assert "[1] (no uid)\n" in out
     assert "orientation: x to left, y to front, z to feet (oblique by 5.7 deg)\n" in out
     assert "origin_xyz_mm: 10 -20 30\n" in out

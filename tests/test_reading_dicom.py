@@ -93,7 +93,6 @@ def header(name, position, orientation):
         frame_uid="2",
         rows=4,
         columns=4,
-        multiframe=False,
         position=position,
         orientation=orientation,
         pixel_spacing_mm=(0.5, 0.5),
@@ -235,10 +234,16 @@ def test_two_series_are_listed_and_one_can_be_chosen(tmp_path):
     assert [series.uid for series in list_series(tmp_path)] == ["9.9", "1.2.3"]
 
 
-def test_one_series_of_two_volumes_cannot_be_chosen_and_says_so(tmp_path):
-    write_series(tmp_path, stored(), prefix="a")
-    write_series(tmp_path, stored(), prefix="b", FrameOfReferenceUID="8.8")
-    refused(tmp_path, "slices of one volume.*folder of their own")
+def test_one_series_of_two_volumes_is_chosen_by_a_number_behind_its_uid(tmp_path):
+    first, second = stored(seed=4), stored(seed=5)
+    write_series(tmp_path, first, prefix="a")
+    write_series(tmp_path, second, prefix="b", FrameOfReferenceUID="8.8")
+    refused(tmp_path, r"got 2: .*1\.2\.3/2, 4 slices.*frame of reference 2 of 2; choose by --series-uid")
+    refused(tmp_path, "got 2", series_uid="1.2.3")
+    volume = read(tmp_path, calibration=AS_HU, material="HA", series_uid="1.2.3/2")
+    np.testing.assert_array_equal(volume.array, second)
+    scan = volume.provenance["scan"]
+    assert (scan["series_uid"], scan["series_part"]) == ("1.2.3", 2)
 
 
 def test_an_image_series_uid_makes_no_sense(tmp_path):
@@ -276,12 +281,15 @@ def test_gantry_tilt_is_refused_with_its_angle(tmp_path):
         ({"ImagePositionPatient": None}, "no ImagePositionPatient in 4 of 4 slices"),
         ({"ImageOrientationPatient": None}, "no ImageOrientationPatient in 4 of 4 slices"),
         ({"ImageOrientationPatient": [1, 0, 0, 0.5, 1, 0]}, "not perpendicular"),
-        ({"NumberOfFrames": 3}, r"Enhanced \(multi-frame\).*convert it"),
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}, "Enhanced"),
+        ({"NumberOfFrames": 3}, "3 frames in an object of CT Image Storage, which has no places for them"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}, "without PerFrameFunctionalGroupsSequence"),
         ({"RescaleType": "US"}, "rescale type US.*--unit"),
-        ({"RescaleType": "MGML"}, "rescale type MGML.*--unit"),
+        (
+            {"RescaleType": "MGML"},
+            "HU for --calibration, got mg/cm3, calibrated already as its rescale type says",
+        ),
         ({"RescaleSlope": None}, "no rescale slope or intercept.*--unit"),
-        ({"RescaleSlope": "0"}, "rescale slope, got 0"),
+        ({"RescaleSlope": "0"}, "got a rescale slope of 0 in 4 of 4 slices"),
     ],
 )
 def test_missing_or_strange_tags_are_refused_by_name(tmp_path, tags, match):
@@ -298,8 +306,9 @@ def test_a_unit_said_on_the_call_fills_what_the_tags_leave_open(tmp_path):
     density = read(tmp_path / "mgml", unit="mg/cm3", material="K2HPO4")
     np.testing.assert_array_equal(density.array, values)
     assert (density.unit, density.material) == ("mg/cm3", "K2HPO4")
-    with pytest.raises(InputError, match=r"material.*--material"):
-        read(tmp_path / "mgml", unit="mg/cm3")
+    for options in ({"unit": "mg/cm3"}, {}):
+        with pytest.raises(InputError, match=r"material.*--material"):
+            read(tmp_path / "mgml", **options)
     with pytest.raises(InputError, match="MGML in the slices"):
         read(tmp_path / "mgml", unit="hu")
     write_series(tmp_path / "hu", values, RescaleType="HU")

@@ -12,9 +12,12 @@ from qctrun.runtime.errors import InputError
 from qctrun.runtime.formats import Format
 from qctrun.runtime.json_files import read_json
 from qctrun.runtime.reading.calibration import load_calibration
+from qctrun.runtime.reading.choice import verdicts
 from qctrun.runtime.reading.companions import CALIBRATION, MASK, find_companion
+from qctrun.runtime.reading.dicom import stated_material, stated_unit
 from qctrun.runtime.reading.headers import read_headers
-from qctrun.runtime.reading.images import reader_of, sidecar_path_of
+from qctrun.runtime.reading.images import check_header, reader_of, sidecar_path_of
+from qctrun.runtime.reading.mending import is_mendable
 from qctrun.runtime.reading.nifti import check_place
 from qctrun.runtime.reading.sources import format_of, opened_folder, quiet
 from qctrun.runtime.reading.stacks import Series, axes_of, stacked
@@ -23,6 +26,7 @@ Facts = dict[str, Any]
 
 SIDES = (("left", "right"), ("back", "front"), ("head", "feet"))
 """Where the patient's axes (LPS) lead to, forwards and backwards."""
+LETTERS = ("LR", "PA", "SI")
 OBLIQUE_DEG = 0.1
 
 
@@ -37,9 +41,10 @@ def describe(path: str | Path) -> Facts:
     Returns
     -------
     dict
-        `path` and `format`; of DICOM `series` (each with its geometry, and its `problems` where it makes no
-        volume) and `other_files`; of an image its geometry, type, unit and `sidecar`; of both `calibration`
-        and `mask`. A companion that cannot be used has {"error": why} for its value.
+        `path` and `format`; of DICOM `series` (each with its geometry, a `verdict` that says what reading
+        the folder makes of it, and its `problems` where it makes no volume) and `other_files`; of an image its
+        geometry, type, unit and `sidecar`; of both `calibration` and `mask`. A companion that cannot be used
+        has {"error": why} for its value.
 
     Raises
     ------
@@ -55,13 +60,19 @@ def describe(path: str | Path) -> Facts:
 def _dicom(path: Path) -> Facts:
     with opened_folder(path) as folder:
         headers, set_aside = read_headers(folder)
-        return {"series": [_series(found) for found in stacked(headers)], "other_files": dict(set_aside)}
+        found = stacked(headers)
+        judged = zip(found, verdicts(found), strict=True)
+        said = [_series(series, verdict + _still_to_say(series, verdict)) for series, verdict in judged]
+        return {"series": said, "other_files": dict(set_aside)}
 
 
-def _series(found: Series) -> Facts:
+def _series(found: Series, verdict: str) -> Facts:
     return {
         "series_uid": found.uid,
+        "name": found.name,
+        "verdict": verdict,
         "description": found.description,
+        "apart_by": found.mark,
         "size_zyx": found.size,
         "spacing_zyx_mm": found.spacing_mm,
         **_place(found),
@@ -69,9 +80,32 @@ def _series(found: Series) -> Facts:
         "kvp": found.kvp,
         "kernel": found.kernel,
         "manufacturer": found.manufacturer,
+        "values": _values(found),
+        "files": len(found.files),
         "volume": found.grid is not None,
         "problems": found.problems,
     }
+
+
+def _still_to_say(found: Series, verdict: str) -> str:
+    """The option without which it is refused: for a stack that can be mended, or whose values are not named."""
+    if is_mendable(found):
+        return "; --allow-resample mends it"
+    unit = stated_unit(found.headers)
+    unscaled = any(header.slope is None or header.intercept is None for header in found.headers)
+    if verdict not in ("taken", "candidate") or (unit == "HU" and not unscaled):
+        return ""
+    if unit is None or unscaled:
+        return ": say --unit hu or mg/cm3"
+    return "" if stated_material(found.headers) else ": say --material HA or K2HPO4"
+
+
+def _values(found: Series) -> str:
+    """What the numbers of the slices are, by their tags."""
+    unit = stated_unit(found.headers)
+    if unit is None:
+        return f"rescale type {'/'.join(sorted({header.rescale_type for header in found.headers}))}"
+    return " ".join(part for part in (unit, unit == "mg/cm3" and stated_material(found.headers)) if part)
 
 
 def _place(found: Series) -> Facts:
@@ -79,6 +113,7 @@ def _place(found: Series) -> Facts:
     origin, axes = found.headers[0].position, axes_of(found.orientation)
     return {
         "orientation": None if axes is None else _runs(axes.T),
+        "axes": None if axes is None else "".join(LETTERS[_side(axis)[0]][_side(axis)[1]] for axis in axes.T),
         "origin_xyz_mm": origin,
         "direction_lps": None if axes is None else tuple(axes.ravel().tolist()),
         "image_orientation_patient": found.orientation,
@@ -89,13 +124,20 @@ def _runs(axes: Iterable[npt.NDArray[np.float64]]) -> str:
     """Say towards which side of the patient each image axis runs, and by how much it is oblique."""
     said, oblique = [], 0.0
     for name, axis in zip("xyz", axes, strict=True):
-        side = int(np.argmax(np.abs(axis)))
-        said.append(f"{name} to {SIDES[side][int(axis[side] < 0)]}")
+        side, backwards = _side(axis)
+        said.append(f"{name} to {SIDES[side][backwards]}")
         oblique = max(oblique, float(np.degrees(np.arccos(min(1.0, abs(axis[side]))))))
     return ", ".join(said) + (f" (oblique by {oblique:.1f} deg)" if oblique >= OBLIQUE_DEG else "")
 
 
+def _side(axis: npt.NDArray[np.float64]) -> tuple[int, int]:
+    """Along which axis of the patient an image axis mostly runs, and whether backwards."""
+    side = int(np.argmax(np.abs(axis)))
+    return side, int(axis[side] < 0)
+
+
 def _image(path: Path, kind: Format) -> Facts:
+    check_header(path, kind, voxels=False)
     reader = reader_of(path, kind)
     try:
         with quiet():

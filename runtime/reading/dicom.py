@@ -1,24 +1,31 @@
 """A DICOM folder or zip into one CT volume in HU, at the place that the tags state."""
 
-from collections import Counter
-from collections.abc import Sequence
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from qctrun.runtime.digests import sha256_of, sha256_of_bytes, sha256_of_set
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.formats import suffix_of
+from qctrun.runtime.reading.calibration import material_of
+from qctrun.runtime.reading.choice import choose
 from qctrun.runtime.reading.companions import slice_folders
-from qctrun.runtime.reading.headers import Header, in_words, read_headers
-from qctrun.runtime.reading.pixels import stored_pixels
+from qctrun.runtime.reading.headers import Header, read_headers
+from qctrun.runtime.reading.mending import AIR_HU, LOWEST_HU, Mending, is_mendable, mended, mending_of
+from qctrun.runtime.reading.pixels import IntegerArray, stored_frames
 from qctrun.runtime.reading.sources import format_of, opened_folder, stem_of
 from qctrun.runtime.reading.stacks import Series, stacked
-from qctrun.runtime.volume import FloatArray, Material, Unit, Volume
+from qctrun.runtime.reading.told import calibration_in, history_of, sidecar_in
+from qctrun.runtime.volume import MATERIALS, FloatArray, Material, Unit, Volume, require_finite
 
-LOWEST_HU = -1024.0
-AIR_HU = -1000.0
+DENSITY_TYPES = frozenset({"MGML", "MG/CM3"})
+"""Rescale types, or units of a real-world value mapping, that say mg/cm3."""
+VOXELS_PER_BYTE = 2048
+"""More than the best of the packings makes of a slice of nothing but air."""
 
 
 def list_series(path: str | Path) -> list[Series]:
@@ -37,7 +44,12 @@ def list_series(path: str | Path) -> list[Series]:
 
 
 def read_dicom(
-    path: Path, *, series_uid: str | None = None, unit: Unit | None = None, material: Material | None = None
+    path: Path,
+    *,
+    series_uid: str | None = None,
+    unit: Unit | None = None,
+    material: Material | None = None,
+    allow_resample: bool = False,
 ) -> Volume:
     """Read one CT series in its native geometry.
 
@@ -53,12 +65,14 @@ def read_dicom(
         Which series, where there are several.
     unit, material : optional
         What the rescaled values are, where the tags do not say or say something else than HU.
+    allow_resample : bool
+        Put a stack that leans or has uneven gaps onto an even grid by one interpolation (`mended`).
 
     Returns
     -------
     Volume
-        In HU, or in mg/cm3 when `unit` says so. Its provenance has `inputs`, `stem`, `scan`, `warnings`, and
-        in `slice_folders` where below `path` the slices lie.
+        In HU, or in mg/cm3 when `unit` says so. Its provenance has `inputs`, `stem`, `scan`, `warnings`, in
+        `slice_folders` where below `path` the slices lie, and `resampling` where the voxels were interpolated.
 
     Raises
     ------
@@ -67,74 +81,58 @@ def read_dicom(
     """
     with opened_folder(path) as folder:
         headers, set_aside = read_headers(folder)
-        series, notes = _chosen(stacked(headers), series_uid, set_aside, path)
-        unit = _unit(series.headers, unit, path)
-        if series.grid is None:
+        series, notes = choose(stacked(headers), series_uid, set_aside, path)
+        if series.grid is None and not (allow_resample and series.crooked):
             raise _no_volume(series, path)
+        asked_unit, unit = unit, _unit(series.headers, unit, path)
+        sidecar = sidecar_in(series.headers[0].path) if unit == "mg/cm3" else {}
+        material = _density(series.headers, unit, material, path, sidecar)
+        mending = mending_of(series, path) if series.grid is None else None
+        _require_bytes(series, path)
         array = np.empty(series.size, np.float32)
-        digest, padded = _fill(array, series.headers, unit)
+        digest, padded = _fill(array, series.headers, unit, keep_padding=mending is not None)
         folders = slice_folders(series, folder)
-    if any(header.lossy for header in series.headers):
-        notes.append("the pixels were compressed with loss before they came here")
+    notes += _remarks(series)
     source = path if path.is_file() else None
     scan = {**_scan(series), "padding_voxels": padded, "set_aside": dict(set_aside)}
+    # Who made the scan, not its copy.
+    scan["manufacturer"] = str(sidecar.get("Manufacturer") or scan["manufacturer"])
     provenance = {
         "inputs": [
             {
                 "path": str(path),
                 "sha256": sha256_of(source) if source else digest,
-                "files": len(series.headers),
+                "files": len(series.files),
                 "format": format_of(path),
             }
         ],
         "stem": stem_of(path),
         "slice_folders": folders,
         "scan": scan,
-        "warnings": notes,
+        **history_of(sidecar, notes),
+        **calibration_in(sidecar, str(path), material),
     }
-    return Volume(array, series.grid, unit, material if unit == "mg/cm3" else None, provenance)
+    if unit == "mg/cm3" and not asked_unit:
+        provenance["density_from"] = "tags"
+    if mending is None:
+        assert series.grid is not None  # refused above
+        return Volume(array, series.grid, unit, material, provenance)
+    return _upright(array, mending, unit, material, provenance)
 
 
-def _chosen(
-    found: Sequence[Series], series_uid: str | None, set_aside: Counter[str], path: Path
-) -> tuple[Series, list[str]]:
-    """Pick the one series, and say which others were left."""
-    if not found:
-        got = in_words(set_aside) or "nothing"
-        raise InputError(
-            f"{path}", wanted="a CT series of DICOM slices", got=got, mend=_readable_inside(path)
-        )
-    asked = [series for series in found if series_uid in (None, series.uid)]
-    if not asked:
-        raise InputError(f"--series-uid {series_uid}", wanted="one of these", got=_listed(found))
-    # Scout and bolus-tracking slices come as series of one slice; they leave no doubt about the volume.
-    volumes = [series for series in asked if series.size[0] > 1] or asked
-    if len(volumes) > 1 and len({series.uid for series in volumes}) == 1:
-        mend = "keep the slices that belong together in a folder of their own"
-        raise InputError(f"{path}", wanted="slices of one volume", got=_listed(volumes), mend=mend)
-    if len(volumes) > 1:
-        mend = "choose by --series-uid"
-        raise InputError(
-            f"{path}", wanted="one CT series", got=f"{len(volumes)}: {_listed(volumes)}", mend=mend
-        )
-    left = [series for series in asked if series is not volumes[0]]
-    return volumes[0], [f"left out a single slice beside the volume (series {series.uid})" for series in left]
-
-
-def _readable_inside(path: Path) -> str:
-    """Advice for a folder whose files are readable one by one."""
-    files = sorted(file for file in path.rglob("*") if suffix_of(file)) if path.is_dir() else []
-    return f"give a file itself, such as {files[0]}" if files else ""
-
-
-def _listed(found: Sequence[Series]) -> str:
-    return "; ".join(f"[{number}] {series}" for number, series in enumerate(found, 1))
+def _upright(
+    array: FloatArray, mending: Mending, unit: Unit, material: Material | None, provenance: dict[str, Any]
+) -> Volume:
+    """The volume of a stack that was no volume before it was resampled, which it tells."""
+    values, outside = mended(array, mending, unit)
+    told = {**provenance, "resampling": [*provenance.get("resampling", ()), mending.record(outside)]}
+    return Volume(values, mending.grid, unit, material, told).warn(mending.warning(outside))
 
 
 def _no_volume(series: Series, path: Path) -> InputError:
-    mend = "bring all slices, or resample the scan to even upright slices before (NIfTI)"
-    if any(header.multiframe for header in series.headers):
-        mend = "convert it to NIfTI or to single slices"
+    mend = "bring all slices of one volume"
+    if is_mendable(series):
+        mend = "say --allow-resample to put it onto even, upright slices by one interpolation"
     return InputError(
         f"{path}: {series}",
         wanted="an even, straight stack of slices",
@@ -144,50 +142,134 @@ def _no_volume(series: Series, path: Path) -> InputError:
 
 
 def _unit(headers: Sequence[Header], asked: Unit | None, path: Path) -> Unit:
-    """What the rescaled values are; in a CT image without a rescale type they are HU."""
-    types = {header.rescale_type for header in headers}
-    stated = "HU" if types <= {"", "HU"} else "/".join(sorted(types))
-    unscaled = [header.path.name for header in headers if header.slope is None or header.intercept is None]
-    if asked is None and (stated != "HU" or unscaled):
-        got = (
-            f"rescale type {stated}" if stated != "HU" else f"no rescale slope or intercept in {unscaled[0]}"
-        )
+    """What the rescaled values are, by the tags or, where these leave it open, by the call."""
+    types, stated = {header.rescale_type for header in headers}, stated_unit(headers)
+    unscaled = [header.name for header in headers if header.slope is None or header.intercept is None]
+    if asked is None and stated is not None and not unscaled:
+        return stated
+    if asked is None:
+        got = f"rescale type {'/'.join(sorted(types))}"
+        if stated is not None:
+            got = f"no rescale slope or intercept in {unscaled[0]}"
         raise InputError(
             f"{path}", wanted="pixels in HU", got=got, mend="say --unit hu or mg/cm3 if you know"
         )
-    contrary = {"HU": "MGML", "mg/cm3": "HU"}
-    if asked is not None and contrary[asked] in types:
-        got = f"rescale type {contrary[asked]} in the slices"
+    contrary = types & (DENSITY_TYPES if asked == "HU" else {"HU"})
+    if contrary:
+        got = f"rescale type {contrary.pop()} in the slices"
         raise InputError(f"{path}", wanted=f"{asked} as --unit says", got=got, mend="leave --unit away")
-    return asked or "HU"
+    return asked
 
 
-def _fill(array: FloatArray, headers: Sequence[Header], unit: Unit) -> tuple[str, int]:
+def stated_unit(headers: Sequence[Header]) -> Unit | None:
+    """The unit that the rescale types say; in a CT image without one the values are HU."""
+    types = {header.rescale_type for header in headers}
+    if types <= {"", "HU"}:
+        return "HU"
+    return "mg/cm3" if types <= DENSITY_TYPES else None
+
+
+def stated_material(headers: Sequence[Header]) -> Material | None:
+    """What a density is a density of, where the derivation of the slices names one material."""
+    texts = {header.derivation for header in headers}
+    named = [name for name in MATERIALS if any(re.search(rf"\b{name}\b", text) for text in texts)]
+    return named[0] if len(named) == 1 else None
+
+
+def _density(
+    headers: Sequence[Header], unit: Unit, asked: Material | None, path: Path, sidecar: Mapping[str, Any]
+) -> Material | None:
+    """The material of a density, by the tags or the call; none of HU."""
+    if unit != "mg/cm3":
+        return None
+    told = sidecar.get("CalibrationMaterial")
+    stated = material_of(str(told), f"{path}: CalibrationMaterial") if told else stated_material(headers)
+    if asked and stated and asked != stated:
+        got, mend = f"{stated} by the tags", "leave --material away"
+        raise InputError(f"{path}", wanted=f"{asked} as --material says", got=got, mend=mend)
+    return asked or stated
+
+
+def _fill(array: FloatArray, headers: Sequence[Header], unit: Unit, *, keep_padding: bool) -> tuple[str, int]:
     """Rescale slice by slice into the array; the digest is that of all files."""
     digests, padded = [], 0
-    for values, header in zip(array, headers, strict=True):
-        data = _bytes(header.path)
-        digests.append(sha256_of_bytes(data))
-        stored = stored_pixels(data, header.path)
-        slope = 1.0 if header.slope is None else header.slope
-        intercept = 0.0 if header.intercept is None else header.intercept
-        if slope == 0:
-            raise InputError(f"{header.path}", wanted="a rescale slope", got="0")
-        np.multiply(stored, slope, out=values, casting="unsafe", dtype=np.float32)
-        values += np.float32(intercept)
-        # Some files name a padding value that tissue has too (0 HU); that one is no padding.
-        if unit == "HU" and header.padding is not None and slope * header.padding + intercept < LOWEST_HU:
-            outside = stored == header.padding
-            values[outside] = AIR_HU
-            padded += int(outside.sum())
+    for path, places in _objects(headers).items():
+        source, digest = _opened(path, whole=headers[places[0]].frame is None)
+        digests.append(digest)
+        with source:
+            stored = stored_frames(source, path, [headers[place].frame or 0 for place in places])
+            for place, pixels in zip(places, stored, strict=True):
+                padded += _rescaled(pixels, headers[place], array[place], unit, keep_padding)
     return sha256_of_set(digests), padded
 
 
-def _bytes(path: Path) -> bytes:
+def _objects(headers: Sequence[Header]) -> dict[Path, list[int]]:
+    """For each file the places of its slices in the volume, in the order in which they stand in the file."""
+    found: dict[Path, list[int]] = {}
+    for place, header in enumerate(headers):
+        found.setdefault(header.path, []).append(place)
+    return {
+        path: sorted(places, key=lambda place: headers[place].frame or 0) for path, places in found.items()
+    }
+
+
+def _rescaled(stored: IntegerArray, header: Header, out: FloatArray, unit: Unit, keep_padding: bool) -> int:
+    """One slice into its place by its own slope and intercept; returns how many voxels are padding."""
+    slope = 1.0 if header.slope is None else header.slope
+    intercept = 0.0 if header.intercept is None else header.intercept
+    with np.errstate(over="ignore", invalid="ignore"):
+        np.multiply(stored, slope, out=out, casting="unsafe", dtype=np.float32)
+        out += np.float32(intercept)
+    require_finite(out, f"{header.path}: rescaled pixels")
+    if unit != "HU" or header.padding is None:
+        return 0
+    last = header.padding if header.padding_limit is None else header.padding_limit
+    least, most = sorted((header.padding, last))
+    # Some files name a padding value that tissue has too (0 HU); that one is no padding.
+    if max(slope * least, slope * most) + intercept >= LOWEST_HU:
+        return 0
+    outside = (stored >= least) & (stored <= most)
+    if not keep_padding:
+        out[outside] = AIR_HU
+    return int(outside.sum())
+
+
+def _require_bytes(series: Series, path: Path) -> None:
+    """Refuse sizes that no files of this length can hold, before memory is taken for them."""
+    stored = sum(file.stat().st_size for file in set(series.files))
+    if math.prod(series.size) > VOXELS_PER_BYTE * stored:
+        size = " x ".join(map(str, series.size))
+        got = f"{size} voxels in {stored} bytes of files"
+        raise InputError(
+            f"{path}", wanted="as many voxels as its tags say", got=got, mend="copy the scan again"
+        )
+
+
+def _opened(path: Path, *, whole: bool) -> tuple[BinaryIO, str]:
+    """An object and its digest; one slice in memory, many where they lie."""
     try:
-        return path.read_bytes()
+        if whole:
+            data = path.read_bytes()
+            return io.BytesIO(data), sha256_of_bytes(data)
+        return path.open("rb"), sha256_of(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _remarks(series: Series) -> list[str]:
+    """What a reader of the numbers should know of the slices."""
+    found = []
+    if any(header.lossy for header in series.headers):
+        found.append("the pixels were compressed with loss before they came here")
+    kvp = sorted({header.kvp for header in series.headers if header.kvp is not None})
+    if len(kvp) > 1:
+        listed = " and ".join(f"{value:g}" for value in kvp)
+        found.append(
+            f"the slices were taken at {listed} kVp; no one line from HU to density is right for all"
+        )
+    if len({header.kernel for header in series.headers}) > 1:
+        found.append(f"the slices were made with different kernels ({series.kernel})")
+    return found
 
 
 def _scan(series: Series) -> dict[str, Any]:
@@ -196,5 +278,7 @@ def _scan(series: Series) -> dict[str, Any]:
         "kernel": series.kernel,
         "manufacturer": series.manufacturer,
         "series_uid": series.uid,
+        "frame_of_reference_uid": series.headers[0].frame_uid or None,
+        "series_part": series.part or None,
         "slice_thickness_mm": series.thickness_mm,
     }

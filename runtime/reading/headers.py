@@ -1,40 +1,61 @@
-"""DICOM headers of a folder: what each object is, and the few tags that place a CT slice in space."""
+"""DICOM headers of a folder: what each object is, and the few tags that place its CT slices in space."""
 
+import filecmp
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+)
 
 from qctrun.runtime.errors import InputError
+from qctrun.runtime.reading.codestreams import require_inflatable
+from qctrun.runtime.reading.frames import GROUPS, frames_of
+from qctrun.runtime.reading.kinds import WITHOUT_PIXELS, class_kind, kind_of, storage_of
 from qctrun.runtime.reading.sources import cause, files_below, is_dicom, quiet
+from qctrun.runtime.reading.tags import (
+    items_of,
+    number_of,
+    numbers_of,
+    text_of,
+    unreadable,
+    whole_of,
+    words_of,
+)
+
+MARKS = (
+    *("ConvolutionKernel", "KVP", "ImageType", "FrameType", "StackID"),
+    *("AcquisitionNumber", "FrameAcquisitionNumber"),
+    *("TemporalPositionIdentifier", "TemporalPositionIndex"),
+    *("NominalPercentageOfCardiacPhase", "NominalCardiacTriggerDelayTime", "TriggerTime"),
+    *("AcquisitionDateTime", "FrameAcquisitionDateTime", "FrameReferenceDateTime", "AcquisitionTime"),
+)
+"""What can tell volumes at one place apart, the plainest first."""
 
 TAGS = [
-    *(
-        "SOPClassUID",
-        "Modality",
-        "ImageType",
-        "SeriesInstanceUID",
-        "SeriesDescription",
-        "FrameOfReferenceUID",
-    ),
-    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PixelSpacing", "SliceThickness"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "LossyImageCompression"),
-    *("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelPaddingValue", "PixelRepresentation"),
-    *("KVP", "ConvolutionKernel", "Manufacturer", "ManufacturerModelName"),
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "SeriesInstanceUID", "SeriesDescription"),
+    *("FrameOfReferenceUID", "VolumetricProperties", "VolumeBasedCalculationTechnique"),
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("PixelSpacing", "SliceThickness", "ImagePositionPatient", "ImageOrientationPatient"),
+    *("LossyImageCompression", "InConcatenationNumber", "InConcatenationTotalNumber"),
+    *("RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence"),
+    *("RealWorldValueMappingSequence", "DerivationDescription"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "PixelRepresentation", "BitsAllocated"),
+    *("Manufacturer", "ManufacturerModelName"),
+    *MARKS,
+    *GROUPS,
 ]
 """Everything that is looked at. No tag that names a patient is ever decoded."""
 
-MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"
-ENHANCED_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-RENDERINGS = frozenset({"3D", "VRT", "SSD", "MIP", "MINIP"})
+LOSSY_SYNTAXES = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless})
+HOUNSFIELD_UNITS = frozenset({"[hnsf'U]", "hnsf'U", "HU"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +63,8 @@ class Header:
     """One CT slice before its pixels are read; None or an empty text where the tag is missing or unreadable.
 
     Positions and spacings are in mm, `pixel_spacing_mm` is (y, x): between rows, then between columns.
+    `frame` is its index in a multi-frame object, `faults` say why its tags cannot be used, `marks` hold the
+    texts of `MARKS`, `part` is (number, of how many) in a concatenation.
     """
 
     path: Path
@@ -50,7 +73,6 @@ class Header:
     frame_uid: str
     rows: int
     columns: int
-    multiframe: bool
     position: tuple[float, ...] | None
     orientation: tuple[float, ...] | None
     pixel_spacing_mm: tuple[float, ...] | None
@@ -63,15 +85,28 @@ class Header:
     kvp: float | None
     kernel: str
     manufacturer: str
+    padding_limit: int | None = None
+    frame: int | None = None
+    faults: tuple[str, ...] = ()
+    marks: tuple[str, ...] = ()
+    part: tuple[int, int] | None = None
+    derivation: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file, and in it the frame, counted from 1 as viewers do."""
+        return self.path.name if self.frame is None else f"{self.path.name} frame {self.frame + 1}"
 
 
 def read_headers(folder: Path) -> tuple[list[Header], Counter[str]]:
     """Read the headers of all CT slices in and below a folder.
 
+    A file that repeats an earlier one byte for byte is counted as a duplicate and left out.
+
     Returns
     -------
     headers, set_aside
-        The slices in the order of their paths, and how many files of which other kind were found.
+        The slices in the order of their paths, and how many files or frames of which other kind were found.
 
     Raises
     ------
@@ -79,14 +114,20 @@ def read_headers(folder: Path) -> tuple[list[Header], Counter[str]]:
         When a DICOM file is cut short, a file named `.dcm` is none, or one cannot be read at all.
     """
     headers, set_aside = [], Counter[str]()
+    seen: dict[str, list[Path]] = {}
     for path in files_below(folder):
         with quiet():
             dataset = _dataset(path)
-            kind = "file that is not DICOM" if dataset is None else _kind(dataset, path)
-            if kind or dataset is None:
-                set_aside[kind] += 1
+            if dataset is None:
+                set_aside["file that is not DICOM"] += 1
+            elif _seen_before(dataset, path, seen):
+                set_aside["duplicate file"] += 1
             else:
-                headers.append(_header(dataset, path))
+                for kind, header in _slices(dataset, path):
+                    if header is None:
+                        set_aside[kind] += 1
+                    else:
+                        headers.append(header)
     return headers, set_aside
 
 
@@ -106,6 +147,7 @@ def _dataset(path: Path) -> FileDataset | None:
     # What a broken header makes the library raise is open-ended; to the user it is a broken header.
     try:
         with path.open("rb") as file:
+            require_inflatable(file)
             dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=TAGS)
             # The reader stops where the pixels begin; without pixels it runs to the end (deflated files always).
             ended = (
@@ -121,106 +163,105 @@ def _dataset(path: Path) -> FileDataset | None:
     return dataset
 
 
-def _kind(dataset: FileDataset, path: Path) -> str:
-    """The name of what is not a CT slice; empty for a slice."""
-    image_type = _words(dataset, "ImageType")
-    storage = _class(dataset)
-    if storage == MEDIA_DIRECTORY:
-        return "DICOM directory"
-    if not _is_ct(dataset):
-        return f"{_text(dataset, 'Modality') or 'unnamed'} object"
-    if RENDERINGS & set(image_type):
-        return "3-D rendering"
-    if "LOCALIZER" in image_type:
-        return "localizer"
-    if storage.startswith((SECONDARY_CAPTURE, RAW_DATA)):
-        return "secondary capture" if storage.startswith(SECONDARY_CAPTURE) else "raw data object"
-    return "colour picture" if _whole(dataset, "SamplesPerPixel") not in (None, 1) else ""
-
-
-def _header(dataset: FileDataset, path: Path) -> Header:
-    maker = (_text(dataset, name) for name in ("Manufacturer", "ManufacturerModelName"))
-    return Header(
-        path=path,
-        series_uid=_text(dataset, "SeriesInstanceUID"),
-        description=_text(dataset, "SeriesDescription"),
-        frame_uid=_text(dataset, "FrameOfReferenceUID"),
-        rows=_whole(dataset, "Rows") or 0,
-        columns=_whole(dataset, "Columns") or 0,
-        multiframe=_class(dataset) in ENHANCED_CT or (_whole(dataset, "NumberOfFrames") or 1) > 1,
-        position=_numbers(dataset, "ImagePositionPatient", 3),
-        orientation=_numbers(dataset, "ImageOrientationPatient", 6),
-        pixel_spacing_mm=_numbers(dataset, "PixelSpacing", 2),
-        thickness_mm=_number(dataset, "SliceThickness"),
-        slope=_number(dataset, "RescaleSlope"),
-        intercept=_number(dataset, "RescaleIntercept"),
-        rescale_type=_text(dataset, "RescaleType").upper(),
-        padding=_padding(dataset),
-        lossy=_text(dataset, "LossyImageCompression") == "01",
-        kvp=_number(dataset, "KVP"),
-        kernel="\\".join(_words(dataset, "ConvolutionKernel")),
-        manufacturer=" ".join(part for part in maker if part),
-    )
-
-
-def _is_ct(dataset: FileDataset) -> bool:
-    return _text(dataset, "Modality") == "CT"
-
-
 def _complete(dataset: FileDataset, ended: bool) -> bool:
     """Whether the file reaches the tags that every object must have, and a CT image its pixels."""
-    storage = _class(dataset)
-    if storage.startswith((MEDIA_DIRECTORY, RAW_DATA)):
+    storage = storage_of(dataset, dataset.file_meta)
+    if class_kind(storage) in WITHOUT_PIXELS:
         return True
-    return bool(storage and _text(dataset, "Modality")) and not (_is_ct(dataset) and ended)
+    modality = text_of(dataset, "Modality")
+    return bool(storage and modality) and not (modality == "CT" and ended)
 
 
-def _class(dataset: FileDataset) -> str:
-    """SOP class of the object; anonymisers blank it in one of the two places where it stands."""
-    return _text(dataset.file_meta, "MediaStorageSOPClassUID") or _text(dataset, "SOPClassUID")
+def _seen_before(dataset: Dataset, path: Path, seen: dict[str, list[Path]]) -> bool:
+    """Whether the file is a copy of an earlier one: the same instance, and the same bytes."""
+    uid = text_of(dataset, "SOPInstanceUID")
+    earlier = seen.setdefault(uid, [])
+    if uid and any(filecmp.cmp(path, other, shallow=False) for other in earlier):
+        return True
+    earlier.append(path)
+    return False
 
 
-def _padding(dataset: FileDataset) -> int | None:
-    """Stored value outside of the scan circle; its sign is often lost in the tag, never in the pixels."""
-    value = _whole(dataset, "PixelPaddingValue")
-    if value is not None and value > 32767 and _whole(dataset, "PixelRepresentation") == 1:
-        return value - 65536
-    return value
-
-
-def _value(dataset: Dataset, name: str) -> Any:
-    """The tag's value, or None where its text breaks the rules of its type."""
+def _slices(dataset: FileDataset, path: Path) -> Iterator[tuple[str, Header | None]]:
+    """The slices of an object, each as its header or as the kind of what is none."""
+    storage = storage_of(dataset, dataset.file_meta)
+    kind = kind_of(dataset, storage)
+    if kind:
+        yield kind, None
+        return
+    lossy = text_of(dataset.file_meta, "TransferSyntaxUID") in LOSSY_SYNTAXES
     try:
-        return dataset.get(name)
-    except Exception:
-        return None
+        for frame, tags, faults in frames_of(dataset, storage, TAGS):
+            kind = kind_of(tags, storage)
+            yield kind, None if kind else _header(tags, path, frame, faults, lossy)
+    except Exception as error:
+        got = f"a header that cannot be read ({cause(error)})"
+        raise InputError(
+            f"{path}", wanted="a whole DICOM file", got=got, mend="copy the scan again"
+        ) from error
 
 
-def _words(dataset: Dataset, name: str) -> tuple[str, ...]:
-    value = _value(dataset, name)
-    items: Iterable[Any] = (
-        value if isinstance(value, (list, tuple, pydicom.multival.MultiValue)) else (value,)
+def _header(dataset: Dataset, path: Path, frame: int | None, faults: tuple[str, ...], lossy: bool) -> Header:
+    maker = (text_of(dataset, name) for name in ("Manufacturer", "ManufacturerModelName"))
+    number, total = (whole_of(dataset, f"InConcatenation{name}Number") for name in ("", "Total"))
+    return Header(
+        path=path,
+        series_uid=text_of(dataset, "SeriesInstanceUID"),
+        description=text_of(dataset, "SeriesDescription"),
+        frame_uid=text_of(dataset, "FrameOfReferenceUID"),
+        rows=whole_of(dataset, "Rows") or 0,
+        columns=whole_of(dataset, "Columns") or 0,
+        position=numbers_of(dataset, "ImagePositionPatient", 3),
+        orientation=numbers_of(dataset, "ImageOrientationPatient", 6),
+        pixel_spacing_mm=numbers_of(dataset, "PixelSpacing", 2),
+        thickness_mm=number_of(dataset, "SliceThickness"),
+        slope=number_of(dataset, "RescaleSlope"),
+        intercept=number_of(dataset, "RescaleIntercept"),
+        rescale_type=text_of(dataset, "RescaleType").upper() or _mapped_unit(dataset),
+        padding=_stored(dataset, "PixelPaddingValue"),
+        padding_limit=_stored(dataset, "PixelPaddingRangeLimit"),
+        lossy=lossy or text_of(dataset, "LossyImageCompression") == "01",
+        kvp=number_of(dataset, "KVP"),
+        kernel="\\".join(words_of(dataset, "ConvolutionKernel")),
+        manufacturer=" ".join(name for name in maker if name),
+        frame=frame,
+        faults=(*faults, *_rescale_faults(dataset)),
+        marks=tuple("\\".join(words_of(dataset, name)) for name in MARKS),
+        part=None if number is None or total is None else (number, total),
+        derivation=text_of(dataset, "DerivationDescription"),
     )
-    return tuple(str(item).strip() for item in items if item not in (None, ""))
 
 
-def _text(dataset: Dataset, name: str) -> str:
-    return " ".join(_words(dataset, name))
+def _rescale_faults(dataset: Dataset) -> list[str]:
+    """Why the stored values cannot be turned into numbers with a unit."""
+    found = [
+        f"{name} {text!r} is no number"
+        for name in ("RescaleSlope", "RescaleIntercept")
+        if (text := unreadable(dataset, name))
+    ]
+    if number_of(dataset, "RescaleSlope") == 0:
+        found.append("a rescale slope of 0")
+    if items_of(dataset, "ModalityLUTSequence"):
+        found.append("a ModalityLUTSequence in place of rescale slope and intercept")
+    return found
 
 
-def _numbers(dataset: Dataset, name: str, count: int) -> tuple[float, ...] | None:
-    try:
-        values = tuple(float(word) for word in _words(dataset, name))
-    except ValueError:
-        return None
-    return values if len(values) == count and np.isfinite(values).all() else None
+def _mapped_unit(dataset: Dataset) -> str:
+    """The unit of a real-world value mapping where no rescale type stands; empty for HU."""
+    for item in items_of(dataset, "RealWorldValueMappingSequence"):
+        for unit in items_of(item, "MeasurementUnitsCodeSequence"):
+            code = text_of(unit, "CodeValue")
+            if code and code not in HOUNSFIELD_UNITS:
+                return code.upper()
+    return ""
 
 
-def _number(dataset: Dataset, name: str) -> float | None:
-    values = _numbers(dataset, name, 1)
-    return values[0] if values else None
-
-
-def _whole(dataset: Dataset, name: str) -> int | None:
-    value = _number(dataset, name)
-    return None if value is None else int(value)
+def _stored(dataset: Dataset, name: str) -> int | None:
+    """A stored value; its sign is often lost in the tag, or stands where pixels have none."""
+    value, signed = whole_of(dataset, name), whole_of(dataset, "PixelRepresentation") == 1
+    bits = min(whole_of(dataset, "BitsAllocated") or 16, 64)
+    if value is not None and signed and value >= 1 << (bits - 1):
+        return value - (1 << bits)
+    if value is not None and not signed and value < 0:
+        return value + (1 << bits)
+    return value

@@ -28,6 +28,7 @@ def read(
     unit: str | None = None,
     series_uid: str | None = None,
     strict: bool = False,
+    allow_resample: bool = False,
 ) -> Volume:
     """Read a scan as bone-mineral density.
 
@@ -46,13 +47,16 @@ def read(
         Which DICOM series, where there are several.
     strict : bool
         Refuse the nominal line, also in a density image that was made with it.
+    allow_resample : bool
+        Mend a DICOM stack that leans by a tilted gantry or has uneven gaps, by one interpolation. The volume
+        says so in its warnings and in `resampling`; an even, straight stack is left as it is.
 
     Returns
     -------
     Volume
         mg/cm3, finite, on the native grid. Its provenance has `inputs`, `stem`, `scan`, `calibration`,
-        `calibration_file` where the line came from one, `density_from` ("sidecar" or "call": who said so)
-        where the scan was calibrated before, and `warnings`.
+        `calibration_file` where the line came from one, `density_from` ("sidecar", "tags" or "call": who said
+        so) where the scan was calibrated before, `resampling` where its voxels were interpolated, and `warnings`.
 
     Raises
     ------
@@ -65,12 +69,7 @@ def read(
     asked_unit = None if unit is None else unit_of(unit)
     asked_material = None if material is None else material_of(material)
     given = None if calibration is None else load_calibration(calibration, asked_material)
-    try:
-        volume = _read(path, asked_unit, asked_material, series_uid)
-    except MemoryError as error:
-        raise OutOfMemoryError(
-            f"{path}: the volume does not fit into memory", mend="crop the scan"
-        ) from error
+    volume = _read(path, asked_unit, asked_material, series_uid, allow_resample)
     if volume.unit == "mg/cm3":
         return _calibrated_already(volume, given, strict, path)
     file = file_of(calibration)
@@ -83,9 +82,45 @@ def read(
     return given.apply(volume, out=volume.array).warn(*given.warnings)
 
 
-def _read(path: Path, unit: Unit | None, material: Material | None, series_uid: str | None) -> Volume:
+def read_hu(
+    path: str | Path,
+    *,
+    unit: str | None = None,
+    series_uid: str | None = None,
+    allow_resample: bool = False,
+) -> Volume:
+    """Read a scan as it is, in HU, to find its calibration. Arguments and errors as those of `read`.
+
+    Raises
+    ------
+    InputError
+        Also when it is density already.
+    """
+    path = Path(path)
+    volume = _read(path, None if unit is None else unit_of(unit), None, series_uid, allow_resample)
+    if volume.unit != "HU":
+        raise InputError(f"{path}", wanted="a scan in HU", got=f"one in {volume.unit}, calibrated already")
+    return volume
+
+
+def _read(
+    path: Path, unit: Unit | None, material: Material | None, series_uid: str | None, allow_resample: bool
+) -> Volume:
+    try:
+        return _read_as_it_is(path, unit, material, series_uid, allow_resample)
+    except MemoryError as error:
+        raise OutOfMemoryError(
+            f"{path}: the volume does not fit into memory", mend="crop the scan"
+        ) from error
+
+
+def _read_as_it_is(
+    path: Path, unit: Unit | None, material: Material | None, series_uid: str | None, allow_resample: bool
+) -> Volume:
     if format_of(path) in ("dicom", "dicom-zip"):
-        return read_dicom(path, series_uid=series_uid, unit=unit, material=material)
+        return read_dicom(
+            path, series_uid=series_uid, unit=unit, material=material, allow_resample=allow_resample
+        )
     if series_uid is not None:
         raise UsageError("--series-uid", wanted="a DICOM folder or zip", got=str(path))
     return read_image(path, unit=unit, material=material)
@@ -103,6 +138,10 @@ def _calibrated_already(volume: Volume, given: Calibration | None, strict: bool,
     if given is not None:
         by, mend = {
             "sidecar": ("as its sidecar says", "leave --calibration away; another line needs the scan in HU"),
+            "tags": (
+                "as its rescale type says",
+                "leave --calibration away; another line needs the scan in HU",
+            ),
             "call": ("as --unit says", "leave --calibration away, or say --unit hu if it is in HU"),
         }[said]
         got = f"mg/cm3, calibrated already {by}"
@@ -118,6 +157,7 @@ def _calibrated_already(volume: Volume, given: Calibration | None, strict: bool,
             "material": volume.material,
             "source": "calibrated before it came here",
             "nominal": False,
+            "error": None,
         },
         **volume.provenance,
         "density_from": said,

@@ -1,14 +1,16 @@
 """Slices into stacks, stacks into grids: by position and orientation, never by thickness or file order."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.runtime.reading.headers import Header
+from qctrun.runtime.reading.headers import MARKS, Header
+from qctrun.runtime.reading.parts import NEVER_MIXED, absent_parts, overlap, parts_of
 from qctrun.runtime.volume import DIRECTION_TOLERANCE, Grid
 
 EVEN_TOLERANCE = 0.1
@@ -17,6 +19,8 @@ SIDEWAYS_TOLERANCE_MM = 0.1
 """A whole stack may drift sideways by this much; a tilted gantry drifts further within a slice or two."""
 SAME_PLACE_MM = 0.01
 """Slices closer than this lie at one place."""
+
+LEANS = "gantry tilt or shear"
 
 FloatVector = npt.NDArray[np.float64]
 
@@ -37,8 +41,14 @@ class Series:
         Where the volume lies; None when the slices make no volume.
     problems : tuple of str
         Why they make no volume, with numbers; empty when they do.
+    crooked : bool
+        Whether tilt or uneven gaps are all that stands against a volume.
     headers : tuple of Header
         The slices, ordered along the normal where that is possible.
+    part : int
+        Number among the stacks of this UID, from 1; 0 where it is the only one.
+    mark : str
+        The tag that tells it from other volumes at the same place, such as `AcquisitionNumber 2`.
     """
 
     uid: str
@@ -52,19 +62,42 @@ class Series:
     manufacturer: str
     grid: Grid | None
     problems: tuple[str, ...]
+    crooked: bool
     headers: tuple[Header, ...]
+    part: int = 0
+    mark: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
         """The files of the slices, in the order of the array."""
-        return tuple(header.path for header in self.headers)
+        return tuple(dict.fromkeys(header.path for header in self.headers))
+
+    @property
+    def name(self) -> str:
+        """What to ask for it by: the UID, and the number behind a slash where the UID has several stacks."""
+        return f"{self.uid}/{self.part}" if self.part else self.uid
+
+    @property
+    def has_extent(self) -> bool:
+        """Whether there are slices at different places, even or not."""
+        places = {header.position for header in self.headers}
+        if len(places) < 2 or None in places or self.orientation is None:
+            return False
+        positions = np.array([header.position for header in self.headers])
+        return bool(np.ptp(positions, axis=0).max() >= SAME_PLACE_MM)
+
+    def is_called(self, asked: str | None) -> bool:
+        """Whether a `--series-uid` names it; none names all."""
+        return asked in (None, self.uid, self.name)
 
     def __str__(self) -> str:
         """One line that tells a person which series this is."""
         slices = f"{self.size[0]} slice" + "s" * (self.size[0] != 1)
         spacing = " x ".join("?" if value is None else f"{value:.4g}" for value in self.spacing_mm)
         name = f" {self.description!r}" if self.description else ""
-        return f"{self.uid or '(no uid)'}{name}, {slices} of {self.size[1]} x {self.size[2]}, {spacing} mm"
+        told = f"{slices} of {self.size[1]} x {self.size[2]}, {spacing} mm"
+        more = "".join(f", {part}" for part in (self.kernel and f"kernel {self.kernel}", self.mark) if part)
+        return f"{self.name or '(no uid)'}{name}, {told}{more}"
 
 
 def stacked(headers: Sequence[Header]) -> list[Series]:
@@ -76,24 +109,75 @@ def stacked(headers: Sequence[Header]) -> list[Series]:
             groups.append([header])
         else:
             home.append(header)
-    return [_series(group) for group in groups]
+    absent = absent_parts(headers)
+    found = [series for group in groups for series in _volumes(group, absent)]
+    return _numbered(found)
+
+
+def _volumes(group: Sequence[Header], absent: Mapping[str, str]) -> list[Series]:
+    """One series, or the volumes that share its places or lie between each other."""
+    series = _series(group, absent)
+    parts = parts_of(group, _is_clean, NEVER_MIXED if is_clean(series) else MARKS)
+    axes = axes_of(series.orientation)
+    if not parts or axes is None or not overlap([part for _, part in parts], axes[:, 2]):
+        return [series]
+    return [replace(_series(part, absent), mark=mark) for mark, part in parts]
+
+
+def _is_clean(group: Sequence[Header]) -> bool:
+    return is_clean(_series(group))
+
+
+def is_clean(series: Series) -> bool:
+    """Whether the slices lie at even, different heights; they may lean."""
+    return series.grid is not None or (series.crooked and all(p.startswith(LEANS) for p in series.problems))
+
+
+def _numbered(found: Sequence[Series]) -> list[Series]:
+    """Give numbers to those that share a UID, and say what tells them apart where no tag has said it."""
+    numbered = []
+    for series in found:
+        same = [other for other in found if other.uid == series.uid]
+        if len(same) > 1:
+            part = next(number for number, other in enumerate(same, 1) if other is series)
+            series = replace(series, part=part, mark=series.mark or _standing(series, same))
+        numbered.append(series)
+    return numbered
+
+
+def _standing(series: Series, same: Sequence[Series]) -> str:
+    """Which of several frames of reference or orientations it has."""
+    frames = [other.headers[0].frame_uid for other in same]
+    turns = [str(other.orientation) for other in same]
+    own = (
+        ("frame of reference", frames, series.headers[0].frame_uid),
+        ("orientation", turns, str(series.orientation)),
+    )
+    said = []
+    for name, values, value in own:
+        different = list(dict.fromkeys(values))
+        if len(different) > 1:
+            said.append(f"{name} {different.index(value) + 1} of {len(different)}")
+    return ", ".join(said)
 
 
 def _alike(a: Header, b: Header) -> bool:
     def key(header: Header) -> tuple[object, ...]:
         spacing = header.pixel_spacing_mm
-        return header.series_uid, header.frame_uid, header.rows, header.columns, spacing, header.multiframe
+        return header.series_uid, header.frame_uid, header.rows, header.columns, spacing
 
     if key(a) != key(b) or a.orientation is None or b.orientation is None:
         return key(a) == key(b) and a.orientation == b.orientation
     return np.allclose(a.orientation, b.orientation, rtol=0, atol=DIRECTION_TOLERANCE)
 
 
-def _series(group: Sequence[Header]) -> Series:
+def _series(group: Sequence[Header], absent: Mapping[str, str] = MappingProxyType({})) -> Series:
     """Lay the slices out; whatever stands against a volume goes to `problems`."""
     first = group[0]
     problems, axes = _missing(group), axes_of(first.orientation)
+    problems += [absent[first.series_uid]] if first.series_uid in absent else []
     ordered, gap, origin = tuple(group), None, first.position
+    crooked: list[str] = []
     if axes is None and first.orientation is not None:
         problems.append(f"row and column directions {first.orientation} are not perpendicular")
     if axes is not None and all(header.position is not None for header in group):
@@ -101,11 +185,12 @@ def _series(group: Sequence[Header]) -> Series:
         order = np.argsort(positions @ axes[:, 2], kind="stable")
         ordered, positions = tuple(group[i] for i in order), positions[order]
         origin = ordered[0].position
-        problems += _unevenness(positions, axes[:, 2], [header.path.name for header in ordered])
+        crooked = _unevenness(positions, axes[:, 2], [header.name for header in ordered])
+        problems += crooked
         if len(group) > 1:
             # Nine decimals of a mm: only the noise of the arithmetic is cut.
             gap = round(float((positions[-1] - positions[0]) @ axes[:, 2]) / (len(group) - 1), 9)
-    if len(group) == 1 and not first.multiframe:
+    if len(group) == 1:
         problems.append("a single slice (2-D)")
     size = (len(group), first.rows, first.columns)
     grid = None
@@ -120,19 +205,23 @@ def _series(group: Sequence[Header]) -> Series:
         orientation=first.orientation,
         thickness_mm=_common([header.thickness_mm for header in group]),
         kvp=_common([header.kvp for header in group]),
-        kernel=first.kernel,
+        kernel=" / ".join(dict.fromkeys(header.kernel for header in group if header.kernel)),
         manufacturer=first.manufacturer,
         grid=grid,
         problems=tuple(problems),
+        crooked=bool(crooked) and problems == crooked,
         headers=ordered,
     )
 
 
 def _missing(group: Sequence[Header]) -> list[str]:
-    """Tags without which a slice has no place, counted."""
-    found = ["an Enhanced (multi-frame) object"] if any(header.multiframe for header in group) else []
-    if found:
-        return found
+    """What forbids to use the tags of a slice, and tags without which it has no place, counted."""
+    faults = Counter(fault for header in group for fault in header.faults)
+    first = {fault: next(h.name for h in group if fault in h.faults) for fault in faults}
+    found = [
+        f"{fault} in {count} of {len(group)} slices (first: {first[fault]})"
+        for fault, count in faults.items()
+    ]
     places = {
         "ImagePositionPatient": [header.position for header in group],
         "ImageOrientationPatient": [header.orientation for header in group],
@@ -141,7 +230,7 @@ def _missing(group: Sequence[Header]) -> list[str]:
     for tag, values in places.items():
         count = values.count(None)
         if count:
-            name = group[values.index(None)].path.name
+            name = group[values.index(None)].name
             found.append(f"no {tag} in {count} of {len(group)} slices (first: {name})")
     spacing = group[0].pixel_spacing_mm
     if spacing is not None and min(spacing) <= 0:
@@ -174,9 +263,7 @@ def _unevenness(positions: FloatVector, normal: FloatVector, names: Sequence[str
     found = []
     if drift.max() > SIDEWAYS_TOLERANCE_MM:
         degrees = np.degrees(np.arctan2(drift[-1], heights[-1]))
-        found.append(
-            f"gantry tilt or shear of {degrees:.1f} deg: slices shift sideways by up to {drift.max():.2f} mm"
-        )
+        found.append(f"{LEANS} of {degrees:.1f} deg: slices shift sideways by up to {drift.max():.2f} mm")
     same = gaps < SAME_PLACE_MM
     if same.any():
         i = int(np.argmax(same))
@@ -184,10 +271,16 @@ def _unevenness(positions: FloatVector, normal: FloatVector, names: Sequence[str
         found.append(
             f"{int(same.sum())} of {len(names)} slices repeat a position (4-D or duplicates; first: {pair})"
         )
-    even = np.linspace(0, heights[-1], len(heights))
-    if np.abs(heights - even).max() > max(EVEN_TOLERANCE * heights[-1] / len(gaps), SAME_PLACE_MM):
+    if not is_even(heights):
         found.append(_gaps_in_words(gaps, names))
     return found
+
+
+def is_even(heights: FloatVector) -> bool:
+    """Whether slices at these heights in mm, the first at 0, are evenly spaced within tolerance."""
+    even = np.linspace(0, heights[-1], len(heights))
+    allowed = max(EVEN_TOLERANCE * heights[-1] / (len(heights) - 1), SAME_PLACE_MM)
+    return bool(np.abs(heights - even).max() <= allowed)
 
 
 def _gaps_in_words(gaps: FloatVector, names: Sequence[str]) -> str:
