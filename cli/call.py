@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from qctrun.runtime.errors import one_line
+
 if TYPE_CHECKING:
     from qctrun.runtime.volume import Progress
 
@@ -35,6 +37,7 @@ class Call:
         """Words for everyone who did not ask for silence."""
         if self.quiet:
             return
+        message = one_line(message)
         if self._bar is None or self._bar.disable:
             click.echo(f"qctrun: {message}", err=True)
         else:  # above the bar, which is drawn again below the words
@@ -56,7 +59,7 @@ class Call:
 
     def error(self, message: str) -> None:
         """The one line of a failure; never silenced."""
-        click.echo(f"qctrun: error: {' '.join(message.split())}", err=True)
+        click.echo(f"qctrun: error: {one_line(' '.join(message.split()))}", err=True)
 
     @contextmanager
     def progress(self, what: str) -> "Iterator[Progress]":

@@ -16,9 +16,12 @@ from qctrun.runtime.version import VERSION
 VERBS = {
     "filter": "Filter a scan with the bone-parameter-aware network.",
     "params": "Measure BMD, BV/TV and TMD: one table and local maps.",
+    "calibrate": "Find a phantom's rods in a scan and fit its line from HU to density.",
+    "peel": "Take the trabecular inside of a vertebral mask.",
     "metrics": "Precision and accuracy of repeated measurements.",
     "demo": "Make a simulated scan, filter and measure it, and show the gain.",
     "info": "Show what is in a file or folder, also when it is not a volume.",
+    "report": "Make one HTML page about a run, with its pictures.",
     "doctor": "Show what of this machine can be used, and what is missing.",
     "train": "Train a filter on simulated scans.",
     "study": "Reproduce the paper's tables on simulated scans.",

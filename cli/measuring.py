@@ -1,6 +1,7 @@
 """What `qctrun params` and `qctrun filter --params` share: options, regions, the table and its maps."""
 
 import functools
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from qctrun.runtime import Grid, Volume
+    from qctrun.runtime import Volume
     from qctrun.runtime.measuring import Parameters
     from qctrun.runtime.volume import MapKey
     from qctrun.runtime.writing import RunRecord, Staging
+    from qctrun.runtime.writing.dicom import Source
     from qctrun.runtime.writing.tables import Row
 
 _NO_VOXELS = (
@@ -36,7 +38,8 @@ class Measuring:
     diameter_mm: float
     step: str
     labels: Path | None
-    label_ids: tuple[int, ...] | None
+    label_ids: tuple[int | str, ...] | None
+    label_names: Path | None
     inside: bool
     json: bool
 
@@ -45,9 +48,10 @@ class Measuring:
         return asdict(self)
 
     def check_labels(self) -> None:
-        """Refuse --label-ids without --labels."""
-        if self.label_ids and not self.labels:
-            raise click.UsageError("--label-ids needs --labels FILE")
+        """Refuse --label-ids and --label-names without --labels."""
+        if not self.labels and (self.label_ids or self.label_names):
+            option = "--label-ids" if self.label_ids else "--label-names"
+            raise click.UsageError(f"{option} needs --labels FILE")
 
     def check_inside(self, mask: Path | None) -> None:
         """Refuse --inside where nothing is known to be inside of; `mask` is the one that is used, if any."""
@@ -57,14 +61,19 @@ class Measuring:
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """On the grid of a volume (z, y, x): the voxels that count, all where there is no mask, and the labels."""
+    """On the grid of a volume (z, y, x): the voxels that count, all where there is no mask, and the labels with
+    their names as far as they are known.
+    """
 
     mask: "npt.NDArray[np.bool_] | None"
     labels: "npt.NDArray[np.int32] | None"
+    names: "Mapping[int, str]"
 
 
 def measuring_options(command: Command) -> Command:
-    """--thresholds, --diameter, --step, --labels, --label-ids, --inside and --json as `measuring: Measuring`."""
+    """--thresholds, --diameter, --step, --labels, --label-ids, --label-names, --inside and --json as
+    `measuring: Measuring`.
+    """
 
     @functools.wraps(command)
     def bundled(*args: Any, **options: Any) -> Any:
@@ -106,12 +115,7 @@ def _options() -> list[Any]:
         click.option(
             "--labels", type=PathType(), metavar="FILE", help="Label map: one row more for each label."
         ),
-        click.option(
-            "--label-ids",
-            callback=label_ids,
-            metavar="ID,ID,...",
-            help="Which labels to take. [default: all]",
-        ),
+        *label_options("Which labels to take, by number or name. [default: all]"),
         click.option(
             "--inside",
             is_flag=True,
@@ -119,6 +123,20 @@ def _options() -> list[Any]:
             "in the union of all labels taken.",
         ),
         click.option("--json", is_flag=True, help="Print the rows as JSON instead of a table."),
+    ]
+
+
+def label_options(effect: str) -> list[Any]:
+    """--label-ids and --label-names; `effect` says what the first does to the verb."""
+    return [
+        click.option("--label-ids", callback=label_ids, metavar="ID,NAME,...", help=effect),
+        click.option(
+            "--label-names",
+            type=PathType(),
+            metavar="FILE",
+            help="How the labels are called: JSON, CSV, TSV, a label table of ITK-SNAP or 3D Slicer, or the word "
+            "totalsegmentator. [default: what the label map says itself]",
+        ),
     ]
 
 
@@ -131,37 +149,45 @@ def refuse_measuring() -> None:
             raise click.UsageError(f"{param.opts[0]} is about measuring and needs --params")
 
 
-def map_names(stem: str, thresholds: tuple[float, ...], fmt: str) -> "dict[MapKey, str]":
-    """What the images of the local maps are called."""
+def map_names(
+    stem: str, thresholds: tuple[float, ...], formats: tuple[str, ...]
+) -> "dict[MapKey, tuple[str, ...]]":
+    """What the images of the local maps are called, in each format."""
     from qctrun.runtime.writing import map_name
 
     keys: list[MapKey] = ["BMD", "SD", *((name, t) for t in thresholds for name in ("BVTV", "TMD"))]
-    return {key: map_name(stem, key, fmt) for key in keys}
+    return {key: tuple(map_name(stem, key, each) for each in formats) for key in keys}
 
 
-def output_names(maps: "dict[MapKey, str]") -> list[str]:
+def by_name(maps: "dict[MapKey, Volume]", names: "dict[MapKey, tuple[str, ...]]") -> "dict[str, Volume]":
+    """The maps by the names of all their images."""
+    return {name: found for key, found in maps.items() for name in names[key]}
+
+
+def output_names(maps: "dict[MapKey, tuple[str, ...]]") -> list[str]:
     """All that a measurement writes, in the order of placing, but for its record."""
-    from qctrun.runtime.writing import DICTIONARY_NAME, TABLE_NAME, sidecar_name
+    from qctrun.runtime.writing import DICTIONARY_NAME, TABLE_NAME, with_sidecars
 
-    images = [name for image in maps.values() for name in (sidecar_name(image), image)]
+    images = with_sidecars(name for names in maps.values() for name in names)
     return [*images, DICTIONARY_NAME, TABLE_NAME]
 
 
-def read_regions(call: Call, record: "RunRecord", grid: "Grid") -> Regions:
+def read_regions(call: Call, record: "RunRecord", volume: "Volume") -> Regions:
     """Read the mask and the labels that the options of the record name; say when nothing restricts."""
-    from qctrun.cli.scans import read_mask
-    from qctrun.runtime.reading import read_labels
+    from qctrun.cli.scans import lay_labels, read_mask
 
     options = record.options
-    mask, labels = read_mask(record, options["mask"], grid), None
+    mask = read_mask(call, record, options["mask"], volume)
     if options["labels"] is not None:
-        record.add_input("labels", options["labels"])
-        labels = read_labels(options["labels"], grid, options["label_ids"])
-        mask = labels != 0 if mask is None else mask
+        asked, names = options["label_ids"], options["label_names"]
+        found = lay_labels(call, record, "labels", options["labels"], volume, asked, names)
+        if names is not None and names.is_file():
+            record.add_input("label_names", names)
+        return Regions(found.array != 0 if mask is None else mask, found.array, found.names)
     if mask is None:
         call.warn(_NO_MASK)
         record.warnings.append(_NO_MASK)
-    return Regions(mask, labels)
+    return Regions(mask, None, {})
 
 
 def note_maps(call: Call, record: "RunRecord", volume: "Volume", maps: "dict[MapKey, Volume]") -> None:
@@ -193,22 +219,27 @@ def table_rows(
             case_id=case_of(volume.provenance["stem"]),
             mask=str(options["mask"] or options["labels"] or "none"),
             labels=str(options["labels"] or "none"),
+            names=regions.names,
             diameter_mm=options["diameter_mm"],
             step=options["step"],
         )
 
 
 def stage_measurement(
-    record: "RunRecord", staging: "Staging", rows: "list[Row]", maps: "dict[str, Volume]"
+    record: "RunRecord",
+    staging: "Staging",
+    rows: "list[Row]",
+    maps: "dict[str, Volume]",
+    headers: "Source | None" = None,
 ) -> None:
-    """Stage maps (by their file names), table, dictionary and record."""
+    """Stage maps (by their file names), table, dictionary and record; the headers of the scan are for DICOM."""
     from qctrun.runtime import writing
 
     with record.stage("write"):
-        written = writing.stage_images(staging, maps, record.options["threads"])
-        for name, (image, sidecar) in written.items():
-            record.add_output("map", name, image, maps[name].grid)
-            record.add_output("sidecar", writing.sidecar_name(name), sidecar)
+        written = writing.stage_images(staging, maps, record.options["threads"], headers)
+        for name, path in written.items():
+            grid = maps[name].grid if name in maps else None
+            record.add_output("map" if grid else "sidecar", name, path, grid)
         table = staging.add_text(writing.TABLE_NAME, writing.csv_text(rows))
         record.add_output("table", writing.TABLE_NAME, table)
         dictionary = staging.add_text(writing.DICTIONARY_NAME, writing.dictionary_text())

@@ -7,7 +7,7 @@ import click
 
 from qctrun.cli.call import Call
 from qctrun.cli.options import PathType, Reading, mask_option, output_options, reading_options, verb
-from qctrun.cli.scans import read_scan
+from qctrun.cli.scans import lay_labels, read_scan
 
 if TYPE_CHECKING:
     from qctrun.runtime import Volume
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 TABLE_SUFFIX = ".csv"
 _COLUMN_OPTIONS = ("subject", "values", "repetition", "given", "cluster", "by")
-_NO_READING = Reading(None, None, None, None, False)
+_NO_READING = Reading(None, None, None, None, False, False)
 
 
 def _columns(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
@@ -105,7 +105,7 @@ def _is_table(sources: tuple[Path, ...], settings: dict[str, Any], reading: Read
     if all(tables):
         if not (settings["subject"] and settings["values"]):
             raise click.UsageError("a table needs --subject COL and --values COL")
-        if settings["mask"] or reading != _NO_READING:
+        if settings["mask"] or settings["resample_labels"] or reading != _NO_READING:
             raise click.UsageError("--mask and the options of reading scans are for volumes, got a table")
         return True
     named = [name for name in _COLUMN_OPTIONS if settings[name]]
@@ -158,7 +158,6 @@ def _of_tables(record: "RunRecord") -> "list[Repeated]":
 
 
 def _of_volumes(call: Call, record: "RunRecord", reading: Reading) -> "Repeated":
-    from qctrun.runtime.reading import read_labels
     from qctrun.runtime.reading.maps import is_map
     from qctrun.runtime.reading.repeats import repeated_volumes
 
@@ -178,8 +177,7 @@ def _of_volumes(call: Call, record: "RunRecord", reading: Reading) -> "Repeated"
     record.warnings += dict.fromkeys(warning for volume in volumes for warning in volume.warnings)
     labels = None
     if options["mask"] is not None:
-        record.add_input("mask", options["mask"])
-        labels = read_labels(options["mask"], volumes[0].grid)
+        labels = lay_labels(call, record, "mask", options["mask"], volumes[0]).array
     truth = volumes.pop() if options["truth"] else None
     return repeated_volumes(volumes, truth, labels, variable)
 

@@ -39,14 +39,22 @@ def numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[flo
     return tuple(dict.fromkeys(found))
 
 
-def label_ids(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, ...] | None:
-    """Callback: whole numbers above 0 with commas between them, doubles dropped."""
+def label_ids(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int | str, ...] | None:
+    """Callback: whole numbers above 0, or names, with commas between them, doubles dropped."""
     if value is None:
         return None
-    parts = value.split(",")
-    if not all(re.fullmatch(r"\s*0*[1-9][0-9]*\s*", part) for part in parts):
-        raise _bad("whole numbers above 0 with commas between them like 20,21", value)
-    return tuple(dict.fromkeys(int(part) for part in parts))
+    parts = [part.strip() for part in value.split(",")]
+    if not all(re.fullmatch(r"0*[1-9][0-9]*|.*[^\W\d].*", part) for part in parts):
+        raise _bad("whole numbers above 0 or names with commas between them like 20,21 or L1,L2", value)
+    return tuple(dict.fromkeys(int(part) if part.isdecimal() else part for part in parts))
+
+
+def formats(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    """Callback: kinds of image files with commas between them, doubles dropped."""
+    found = tuple(dict.fromkeys(part.strip().lower() for part in value.split(",")))
+    if not set(found) <= set(FORMATS):
+        raise _bad(f"one or more of {', '.join(FORMATS)} with commas between them", value)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ class Reading:
     unit: str | None
     series_uid: str | None
     strict: bool
+    allow_resample: bool
 
     def keywords(self) -> dict[str, Any]:
         """For `read(path, **keywords)`."""
@@ -150,6 +159,11 @@ def reading_options(command: Command) -> Command:
             "--series-uid", metavar="UID", help="Which DICOM series to take, where there are several."
         ),
         click.option("--strict", is_flag=True, help="Refuse a scan without a calibration of its own."),
+        click.option(
+            "--allow-resample",
+            is_flag=True,
+            help="Mend a tilted gantry or uneven gaps of a DICOM scan by one interpolation, and say so.",
+        ),
     )
 
 
@@ -194,20 +208,35 @@ def filtering_options(command: Command) -> Command:
 
 
 def format_option(command: Command) -> Command:
-    """--format, as `fmt: str`."""
+    """--format, as `fmt: tuple[str, ...]`."""
     return click.option(
         "--format",
         "fmt",
-        type=click.Choice(FORMATS),
+        callback=formats,
         default=FORMATS[0],
         show_default=True,
-        help="Kind of image files to write.",
+        metavar="KIND,KIND,...",
+        help=f"Kinds of image files to write, of {', '.join(FORMATS)}; dicom needs a DICOM scan as INPUT.",
     )(command)
 
 
 def mask_option(effect: str) -> Callable[[Command], Command]:
-    """--mask, as `mask: Path | None`; `effect` says what it does to the verb."""
-    return click.option("--mask", type=PathType(), metavar="FILE", help=effect)
+    """--mask and --resample-labels, as `mask: Path | None` and `resample_labels: bool`; `effect` says what a
+    mask does to the verb.
+    """
+
+    def decorate(command: Command) -> Command:
+        return _stacked(
+            command,
+            click.option("--mask", type=PathType(), metavar="FILE", help=effect),
+            click.option(
+                "--resample-labels",
+                is_flag=True,
+                help="Lay a mask or label map of another grid on the scan's by the nearest neighbour, and say so.",
+            ),
+        )
+
+    return decorate
 
 
 def _stacked(command: Command, *decorators: Callable[[Command], Command]) -> Command:

@@ -9,6 +9,7 @@ from qctrun.cli.call import Call
 from qctrun.cli.measuring import (
     Measuring,
     Regions,
+    by_name,
     map_names,
     measuring_options,
     note_maps,
@@ -28,6 +29,7 @@ from qctrun.cli.options import (
     reading_options,
     verb,
 )
+from qctrun.cli.scans import check_formats
 from qctrun.cli.targets import target_of
 
 if TYPE_CHECKING:
@@ -52,7 +54,8 @@ def command(
     out: Path,
     overwrite: bool,
     mask: Path | None,
-    fmt: str,
+    resample_labels: bool,
+    fmt: tuple[str, ...],
     measuring: Measuring,
     reading: Reading,
     device: str,
@@ -69,6 +72,7 @@ def command(
       params.csv, params.json        one row a label and threshold; what the columns mean
       <stem>_BMDmap.nii.gz, _SDmap   local maps, mg/cm3
       <stem>_thr200_BVTVmap, _TMDmap local maps of each threshold
+                                     (--format dicom: Parametric Maps, .dcm)
       params.run.json                the record of the run
     """
     measuring.check_labels()
@@ -79,6 +83,7 @@ def command(
         "out": out,
         "overwrite": overwrite,
         "mask": target.mask,
+        "resample_labels": resample_labels,
         "format": fmt,
         **measuring.keywords(),
         **reading.keywords(),
@@ -92,9 +97,10 @@ def _run(call: Call, options: dict[str, Any], reading: Reading) -> None:
     from qctrun.runtime.reading import stem_of
     from qctrun.runtime.writing import RunRecord, Staging, record_name
 
+    check_formats(options["input"], options["format"], maps=True)
     names = map_names(stem_of(options["input"]), options["thresholds"], options["format"])
     record = RunRecord("params", ("qctrun", *call.argv), options, device={"asked": options["device"]})
-    sources = [path for path in (options["input"], options["mask"], options["labels"]) if path]
+    sources = [options[role] for role in ("input", "mask", "labels", "label_names") if options[role]]
     with Staging(
         options["out"],
         [*output_names(names), record_name("params")],
@@ -102,9 +108,9 @@ def _run(call: Call, options: dict[str, Any], reading: Reading) -> None:
         inputs=sources,
     ) as staging:
         volume, regions = _read(call, record, reading)
-        maps = _maps(call, record, volume, regions)
+        maps = measured_maps(call, record, volume, regions)
         rows = table_rows(call, record, volume, regions, maps)
-        stage_measurement(record, staging, rows, {names[key]: found for key, found in maps.items()})
+        stage_measurement(record, staging, rows, by_name(maps, names))
         call.replaced(staging.commit())
     print_rows(rows, as_json=options["json"])
     call.say(
@@ -117,10 +123,13 @@ def _read(call: Call, record: "RunRecord", reading: Reading) -> "tuple[Volume, R
 
     with record.stage("read"):
         volume = read_scan(call, record, record.options["input"], reading)
-        return volume, read_regions(call, record, volume.grid)
+        return volume, read_regions(call, record, volume)
 
 
-def _maps(call: Call, record: "RunRecord", volume: "Volume", regions: Regions) -> "dict[MapKey, Volume]":
+def measured_maps(
+    call: Call, record: "RunRecord", volume: "Volume", regions: Regions
+) -> "dict[MapKey, Volume]":
+    """Measure the local maps as the options of the record say; say and note what there is to tell of them."""
     from qctrun.runtime import local_maps
 
     options = record.options

@@ -1,6 +1,6 @@
 """Reading the inputs of a verb, and telling the user and the record what was found."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,20 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from qctrun.runtime import Grid, Volume
+    from qctrun.runtime import Volume
+    from qctrun.runtime.reading import LabelMap
     from qctrun.runtime.writing import RunRecord
+
+
+def check_formats(source: Path, formats: tuple[str, ...], *, maps: bool) -> None:
+    """Refuse DICOM as output, before any work, of an input that no DICOM scan stands behind."""
+    if "dicom" not in formats:
+        return
+    from qctrun.runtime.writing.dicom import require_highdicom, scan_behind
+
+    if maps:
+        require_highdicom()
+    scan_behind(source)
 
 
 def read_scan(call: Call, record: "RunRecord", source: Path, reading: Reading) -> "Volume":
@@ -28,15 +40,41 @@ def read_scan(call: Call, record: "RunRecord", source: Path, reading: Reading) -
     return volume
 
 
-def read_mask(record: "RunRecord", path: Path | None, grid: "Grid") -> "npt.NDArray[np.bool_] | None":
+def read_mask(
+    call: Call, record: "RunRecord", path: Path | None, volume: "Volume"
+) -> "npt.NDArray[np.bool_] | None":
     """True where the mask file is not zero; None without a file."""
-    from qctrun.runtime.reading import read_labels
-
     if path is None:
         return None
-    record.add_input("mask", path)
-    mask: npt.NDArray[np.bool_] = read_labels(path, grid) != 0
+    mask: npt.NDArray[np.bool_] = lay_labels(call, record, "mask", path, volume).array != 0
     return mask
+
+
+def lay_labels(
+    call: Call,
+    record: "RunRecord",
+    role: str,
+    path: Path,
+    volume: "Volume",
+    label_ids: "Sequence[int | str] | None" = None,
+    names: Path | None = None,
+) -> "LabelMap":
+    """Read a label map onto the grid of a volume; say, and note, how it came there and what it warns of."""
+    from qctrun.runtime.reading import read_label_map
+
+    found = read_label_map(
+        path,
+        volume.grid,
+        label_ids,
+        names=names,
+        resample=record.options["resample_labels"],
+        frame_uid=(volume.provenance.get("scan") or {}).get("frame_of_reference_uid"),
+    )
+    record.add_input(role, path, **found.fit)
+    for note in found.notes:
+        call.warn(note)
+    record.warnings += found.notes
+    return found
 
 
 def _say_calibration(call: Call, record: "RunRecord", provenance: Mapping[str, Any]) -> None:
@@ -44,7 +82,7 @@ def _say_calibration(call: Call, record: "RunRecord", provenance: Mapping[str, A
     known = line["slope"] is not None
     words = f"{line['slope']:g} HU {line['intercept']:+g} mg/cm3 {line['material']}" if known else ""
     if said := provenance.get("density_from"):
-        by = "its sidecar says" if said == "sidecar" else "--unit says"
+        by = {"sidecar": "its sidecar says", "tags": "its rescale type says", "call": "--unit says"}[said]
         made = f"made with {words}, {line['source']}" if known else "by what line is not known"
         call.say(f"density in mg/cm3 {line['material']}, as {by} ({made})")
         return

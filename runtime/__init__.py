@@ -23,6 +23,7 @@ __all__ = [
     "parameters",
     "read",
     "write",
+    "write_dicom",
 ]
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from qctrun.runtime.reading import read
     from qctrun.runtime.trip import Trip, filter_and_measure
     from qctrun.runtime.volume import Grid, Volume
-    from qctrun.runtime.writing import write
+    from qctrun.runtime.writing import write, write_dicom
 else:
     import importlib
 
@@ -46,6 +47,7 @@ else:
         "parameters": "measuring",
         "read": "reading",
         "write": "writing",
+        "write_dicom": "writing",
     }
 
     def __getattr__(name):

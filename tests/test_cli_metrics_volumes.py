@@ -118,7 +118,7 @@ def test_a_map_comes_back_with_its_empty_voxels(volumes: Path, suffix: str) -> N
     [
         (lambda content: content[:-40], "wanted a whole NIfTI file"),
         (lambda content: content[:-3], "wanted a whole map of float32"),
-        (lambda content: content[:70] + b"\x40\x00" + content[72:], "wanted a whole map of float32"),
+        (lambda content: content[:70] + b"\x08\x00" + content[72:], "wanted a whole map of float32"),
         (lambda content: content[:200], "fewer than a header has"),
     ],
 )

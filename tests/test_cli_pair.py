@@ -61,6 +61,7 @@ def test_both_records_say_how_the_numbers_were_made(here: Path, qctrun: Program)
     assert qctrun("params").code == 0
     filtered, measured = (read_record(here / "qctrun-out" / f"{v}.run.json") for v in ("filter", "params"))
     line = {"slope": 0.8, "intercept": 2.0, "material": "HA", "source": "test rods", "nominal": False}
+    line["error"] = None
     assert filtered["calibration"] == {**line, "file": str(here / "scan" / "calibration.json")}
     assert measured["calibration"] == {**line, "file": None}
     for facts in (filtered["scan"], measured["scan"]):

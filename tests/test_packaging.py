@@ -56,6 +56,7 @@ def test_extras_are_the_promised_ones(setup: configparser.ConfigParser) -> None:
     assert set(setup["options.extras_require"]) == {
         "cpu",
         "cuda",
+        "dicom",
         "openvino",
         "train",
         "report",
