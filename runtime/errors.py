@@ -25,7 +25,7 @@ class QctrunError(Exception):
             part for part in (f"wanted {wanted}" * bool(wanted), f"got {got}" * bool(got)) if part
         )
         message = f"{what}: {facts}" if facts else what
-        super().__init__(f"{message}; {mend}" if mend else message)
+        super().__init__(one_line(f"{message}; {mend}" if mend else message))
 
 
 class UsageError(QctrunError):
@@ -70,3 +70,8 @@ class OutputError(QctrunError):
     """A result cannot be written: full disk, no permission (exit 7)."""
 
     exit_code = 7
+
+
+def one_line(text: str) -> str:
+    """The text with line breaks, control characters and undecodable bytes of file names as visible escapes."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

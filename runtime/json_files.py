@@ -41,7 +41,9 @@ def read_json(path: Path, name: Path | None = None, *, schema: str = "") -> dict
 
 def json_text(value: Any) -> str:
     """`value` as indented JSON; NaN and infinity become null, NumPy's scalars numbers, paths text."""
-    return json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    # A file name need not be UTF-8; its strange bytes become JSON's own escapes, and come back from them.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _plain(value: Any) -> Any:

@@ -159,11 +159,14 @@ def as_volumes(work: Measurement, measured: Volume, found: Measured, device: str
     told = measured.warn(*sphere.warnings, *_beyond_filtered(sphere, measured))
     if not np.isfinite(bmd).any():
         told = told.warn(_nowhere(sphere, masked, work.inside))
-    maps: dict[MapKey, Volume] = {"BMD": _map(told, bmd, "mg/cm3", how), "SD": _map(told, sd, "mg/cm3", how)}
+    maps: dict[MapKey, Volume] = {
+        "BMD": _map(told, bmd, "mg/cm3", {**how, "quantity": "BMD"}),
+        "SD": _map(told, sd, "mg/cm3", {**how, "quantity": "SD"}),
+    }
     for threshold, fractions, densities in zip(work.thresholds, bvtv, tmd, strict=True):
         here = {**how, "threshold_mg_cm3": threshold}
-        maps["BVTV", threshold] = _map(told, fractions, "1", here)
-        maps["TMD", threshold] = _map(told, densities, "mg/cm3", here)
+        maps["BVTV", threshold] = _map(told, fractions, "1", {**here, "quantity": "BVTV"})
+        maps["TMD", threshold] = _map(told, densities, "mg/cm3", {**here, "quantity": "TMD"})
     return maps
 
 

@@ -120,7 +120,7 @@ def _common(folders: list[PurePosixPath]) -> PurePosixPath:
 def _holders(path: Path, series_uid: str | None) -> list[str]:
     """Folders of the slices of the series; where it is open which one, the one that holds all of them."""
     with opened_folder(path) as folder:
-        found = [series for series in stacked(read_headers(folder)[0]) if series_uid in (None, series.uid)]
+        found = [series for series in stacked(read_headers(folder)[0]) if series.is_called(series_uid)]
         volumes = [series for series in found if series.size[0] > 1] or found
         places = [slice_folders(series, folder) for series in volumes]
     if len(places) == 1:

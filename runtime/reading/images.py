@@ -1,7 +1,7 @@
 """NIfTI, MetaImage and NRRD files into arrays and grids, exactly where their headers put them."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,14 @@ import SimpleITK as sitk
 
 from qctrun.runtime.digests import sha256_of, sha256_of_set
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.formats import Format
+from qctrun.runtime.formats import Format, is_utf8
 from qctrun.runtime.json_files import read_json
-from qctrun.runtime.reading.calibration import calibration_from, material_of, unit_of
+from qctrun.runtime.reading.calibration import material_of, unit_of
 from qctrun.runtime.reading.metaimage import check_metaimage
-from qctrun.runtime.reading.nifti import check_nifti
+from qctrun.runtime.reading.nifti import check_nifti, check_numbers
+from qctrun.runtime.reading.nrrd import check_nrrd
 from qctrun.runtime.reading.sources import cause, format_of, quiet, readable, stem_of
+from qctrun.runtime.reading.told import calibration_in, history_of, is_number
 from qctrun.runtime.volume import Grid, Material, Unit, Volume, require_finite
 
 READERS: dict[Format, str] = {"nifti": "NiftiImageIO", "mha": "MetaImageIO", "nrrd": "NrrdImageIO"}
@@ -66,16 +68,11 @@ def read_image(path: Path, *, unit: Unit | None = None, material: Material | Non
         ],
         "stem": stem_of(path),
         "scan": _scan(sidecar, sidecar_path),
-        **_history(sidecar, notes),
+        **history_of(sidecar, notes),
     }
     if unit == "mg/cm3":
         provenance["density_from"] = "call" if sidecar.get("Units") is None else "sidecar"
-        line = sidecar.get("Calibration")
-        # A line without numbers is what was written where none was known; it says no more now.
-        unknown = {"slope": None, "intercept": None}
-        if isinstance(line, dict) and not unknown.items() <= line.items():
-            line = calibration_from(line, f"{sidecar_path}: Calibration", material)
-            provenance["calibration"] = line.as_dict()
+        provenance |= calibration_in(sidecar, str(sidecar_path), material)
     return Volume(array, grid, unit, material, provenance)
 
 
@@ -98,9 +95,7 @@ def load(path: Path) -> tuple[NumberArray, Grid, tuple[str, ...]]:
         raise InputError(f"{path}", wanted="a NIfTI, MHA or NRRD file", got=kind)
     with readable(path):
         path.open("rb").close()
-        if kind == "mha":
-            check_metaimage(path)
-    notes = check_nifti(path) if kind == "nifti" else ()
+    notes = check_header(path, kind)
     reader = reader_of(path, kind)
     with quiet():
         try:
@@ -113,8 +108,31 @@ def load(path: Path) -> tuple[NumberArray, Grid, tuple[str, ...]]:
     return sitk.GetArrayFromImage(image), grid_of(image, path), notes
 
 
+def check_header(path: Path, kind: Format, *, voxels: bool = True) -> tuple[str, ...]:
+    """Look at a header, and at its voxels if asked, before a library does; what to tell of the place.
+
+    Raises
+    ------
+    InputError
+        When the library would crash or hang, take memory for nothing, or misread it.
+    """
+    if kind == "nifti":
+        return check_nifti(path) if voxels else check_numbers(path)
+    with readable(path):
+        (check_metaimage if kind == "mha" else check_nrrd)(path, voxels=voxels)
+    return ()
+
+
 def reader_of(path: Path, kind: Format) -> sitk.ImageFileReader:
-    """A reader of an image that takes it for nothing but what its name says."""
+    """A reader of an image that takes it for nothing but what its name says.
+
+    Raises
+    ------
+    InputError
+        When the name is not UTF-8; it would end the process inside of the library.
+    """
+    if not is_utf8(path):
+        raise InputError(f"{path}", wanted="a path in UTF-8", got="other bytes in it", mend="rename it")
     reader = sitk.ImageFileReader()
     reader.SetImageIO(READERS[kind])
     reader.SetFileName(str(path))
@@ -144,6 +162,9 @@ def _unreadable(error: RuntimeError, path: Path, kind: Format) -> InputError:
 
 def _check_header(reader: sitk.ImageFileReader, path: Path) -> None:
     size = reader.GetSize()
+    if len(size) == 4 and size[3] == 1:  # a series of one volume
+        size = size[:3]
+        reader.SetExtractSize((*size, 0))
     if len(size) != 3 or min(size) < 2:
         got = f"{len(size)}-D of size {tuple(size)} (x, y, z)"
         raise InputError(
@@ -154,30 +175,13 @@ def _check_header(reader: sitk.ImageFileReader, path: Path) -> None:
         raise InputError(f"{path}", wanted="one number in a voxel", got=got)
 
 
-def _history(sidecar: Mapping[str, Any], notes: Sequence[str]) -> dict[str, Any]:
-    """What an earlier run of this package wrote down: its warnings, and which model filtered the volume."""
-    told = sidecar.get("Warnings")
-    warnings = [str(words) for words in told] if isinstance(told, list) else []
-    history: dict[str, Any] = {"warnings": list(dict.fromkeys([*warnings, *notes]))}
-    if "ModelName" in sidecar:
-        keys = {"model": "ModelName", "version": "ModelVersion", "sha256": "ModelSHA256"}
-        history["filter"] = {name: str(sidecar.get(key, "")) for name, key in keys.items()}
-        numbers = {"filtered_fraction": "FilteredFraction", "margin_mm": "FilterMarginMM"}
-        known = {name: sidecar[key] for name, key in numbers.items() if _is_number(sidecar.get(key))}
-        history["filter"] |= known | ({"outside": "raw"} if known.get("filtered_fraction", 1) < 1 else {})
-    return history
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _scan(sidecar: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """What a sidecar tells of the scanner."""
     keys = {
         "kernel": "ConvolutionKernel",
         "manufacturer": "Manufacturer",
         "series_uid": "SeriesInstanceUID",
+        "frame_of_reference_uid": "FrameOfReferenceUID",
     }
     told = {name: str(sidecar[key]) for name, key in keys.items() if sidecar.get(key) not in (None, "")}
     return {"kvp": _kvp(sidecar, path), **told}
@@ -213,8 +217,8 @@ def _material(sidecar: Mapping[str, Any], asked: Material | None, path: Path) ->
 
 def _kvp(sidecar: Mapping[str, Any], path: Path) -> float | None:
     kvp = sidecar.get("KVP")
-    if kvp is not None and not _is_number(kvp):
-        raise InputError(f"{path}: KVP", wanted="a number", got=repr(kvp))
+    if kvp is not None and not (is_number(kvp) and 0 <= kvp < 1e4):
+        raise InputError(f"{path}: KVP", wanted="a number of kV", got=repr(kvp)[:40])
     return None if kvp is None else float(kvp)
 
 

@@ -1,9 +1,11 @@
 """What a path is, which files are below it, and how a zip is opened without trusting it."""
 
+import errno
 import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import threading
 import warnings
@@ -26,6 +28,20 @@ MAX_ZIP_MEMBERS = 100_000
 MAX_ZIP_RATIO = 100
 FREE_ZIP_BYTES = 2**28
 """The ratio counts only above this size: a small scan of much air packs better than 100 to 1."""
+MAX_ZIP_LIST = 400 * MAX_ZIP_MEMBERS
+"""Bytes of the list of members at the end of a zip: names of some 350 characters for all that are allowed."""
+MAX_NAME, MAX_MEMBER_PATH = 255, 1024
+"""Bytes of a name, and characters of a path, in a zip."""
+
+_MENDS = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "ask for permission to read it"),
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "give the file itself, not a link",
+    errno.EIO: "copy it again",
+}
+_ENCRYPTED = 1
+_ZIP_TAIL = 2**16 + 200
+"""Where a zip says how long its list of members is: before the longest comment that it may end with."""
 
 
 def format_of(path: Path) -> Format:
@@ -73,13 +89,24 @@ def files_below(folder: Path) -> list[Path]:
     Raises
     ------
     InputError
-        When a folder on the way cannot be listed; its slices would be missing without a word.
+        When a folder on the way cannot be listed, or a link leads to a folder or nowhere; its slices would be
+        missing without a word.
     """
     with readable(folder):
-        found = [
-            Path(parent) / name for parent, _, names in os.walk(folder, onerror=_raise) for name in names
-        ]
+        found = []
+        for parent, folders, names in os.walk(folder, onerror=_raise):
+            _refuse_links(parent, folders, names)
+            found += [Path(parent) / name for name in names]
         return sorted(path for path in found if path.is_file())
+
+
+def _refuse_links(parent: str, folders: list[str], names: list[str]) -> None:
+    """Refuse links that lead to a folder or nowhere: what lies behind them would be missing without a word."""
+    for kind, listed in (("a link to a folder", folders), ("a link that leads nowhere", names)):
+        for path in (Path(parent) / name for name in listed):
+            if path.is_symlink() and (kind == "a link to a folder" or not path.exists()):
+                mend = "put the files themselves there, or give the folder that they are in"
+                raise InputError(f"{path}", wanted="files of the scan, or links to them", got=kind, mend=mend)
 
 
 def zip_names(path: Path) -> list[PurePosixPath]:
@@ -90,12 +117,14 @@ def zip_names(path: Path) -> list[PurePosixPath]:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what the system says when it lets nobody read into an InputError that names the path."""
+    """Turn what the system says when it lets nobody read, or follow a path, into an InputError that names it."""
     try:
         yield
-    except PermissionError as error:
-        place, mend = error.filename or path, "ask for permission to read it"
-        raise InputError(f"{place}: cannot be read: {error.strerror}", mend=mend) from error
+    except OSError as error:
+        mend = _MENDS.get(error.errno or 0)
+        if mend is None:
+            raise
+        raise InputError(f"{error.filename or path}: cannot be read: {error.strerror}", mend=mend) from error
 
 
 @contextmanager
@@ -192,6 +221,7 @@ def _temporary_folder() -> Iterator[Path]:
 def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with readable(path):
+            _check_directory(path)
             opened = zipfile.ZipFile(path)
         with opened as archive:
             yield archive
@@ -201,11 +231,29 @@ def _opened_zip(path: Path) -> Iterator[zipfile.ZipFile]:
         ) from error
 
 
+def _check_directory(path: Path) -> None:
+    """Refuse a list of members too long to be read at all; each of them would become an object in memory."""
+    with path.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(-min(file.tell(), _ZIP_TAIL), os.SEEK_CUR)
+        tail = file.read()
+    found = []
+    for mark, layout, at in ((b"PK\5\6", "<I", 12), (b"PK\6\6", "<Q", 40)):
+        start = tail.rfind(mark)
+        if start >= 0 and start + at + struct.calcsize(layout) <= len(tail):
+            found.append(struct.unpack_from(layout, tail, start + at)[0])
+    length = max((size for size in found if size != 2**32 - 1), default=0)
+    if length > MAX_ZIP_LIST:
+        got = f"a list of members of {length} bytes"
+        raise InputError(f"{path}", wanted="the size of a CT scan", got=got, mend="unpack it yourself")
+
+
 def _members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
     """Plain files of an archive, after the checks that make unpacking it harmless."""
     members = [member for member in archive.infolist() if not member.is_dir()]
     size = sum(member.file_size for member in members)
-    packed = sum(member.compress_size for member in members)
+    # Members may share their bytes, so that they add up to more than there are.
+    packed = min(sum(member.compress_size for member in members), path.stat().st_size)
     bomb = size > FREE_ZIP_BYTES and size > MAX_ZIP_RATIO * packed
     if len(members) > MAX_ZIP_MEMBERS or size > MAX_ZIP_BYTES or bomb:
         got = f"{len(members)} files, {size / 2**20:.0f} MiB unpacked from {packed / 2**20:.1f} MiB"
@@ -213,11 +261,38 @@ def _members(archive: zipfile.ZipFile, path: Path) -> list[zipfile.ZipInfo]:
             f"{path}", wanted="the size of a CT scan", got=got, mend="unpack it yourself if you trust it"
         )
     for member in members:
-        if _leads_outside(member):
-            raise InputError(
-                f"{path}", wanted="plain files below one folder", got=f"member {member.filename!r}"
-            )
+        _check_member(member, path)
+    _check_names(members, path)
     return members
+
+
+def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
+    if _leads_outside(member):
+        got = f"member {member.filename!r}"
+        raise InputError(f"{path}", wanted="plain files below one folder", got=got)
+    if member.flag_bits & _ENCRYPTED:
+        mend = "unpack it yourself"
+        raise InputError(f"{path}", wanted="a plain zip", got=f"{member.filename}: encrypted", mend=mend)
+    # The other ways to pack have no bound on what a few bytes grow to in memory.
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        got = f"{member.filename}: packed in way {member.compress_type}"
+        mend = "unpack it yourself"
+        raise InputError(f"{path}", wanted="members stored or deflated", got=got, mend=mend)
+    longest = max(len(os.fsencode(part)) for part in PurePosixPath(member.filename).parts)
+    if not member.filename.isprintable() or longest > MAX_NAME or len(member.filename) > MAX_MEMBER_PATH:
+        got = f"member {member.filename[:80]!r} of {len(member.filename)} characters"
+        raise InputError(f"{path}", wanted="names that a file can have", got=got, mend="unpack it yourself")
+
+
+def _check_names(members: list[zipfile.ZipInfo], path: Path) -> None:
+    """Refuse a name that stands twice, or that is a file here and a folder there."""
+    names = [PurePosixPath(member.filename) for member in members]
+    folders = {folder for name in names for folder in name.parents}
+    seen: set[PurePosixPath] = set()
+    for name in names:
+        if name in seen or name in folders:
+            raise InputError(f"{path}", wanted="each name once", got=f"member {str(name)!r} twice")
+        seen.add(name)
 
 
 def _leads_outside(member: zipfile.ZipInfo) -> bool:
@@ -231,6 +306,8 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, pat
         target.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(member) as source, target.open("wb") as sink:
             shutil.copyfileobj(source, sink, 2**20)
+            if sink.tell() != member.file_size:
+                raise EOFError(f"{sink.tell()} bytes where its list of members says {member.file_size}")
     except (RuntimeError, EOFError, zlib.error) as error:
         raise InputError(f"{path}", wanted="a plain zip", got=f"{member.filename}: {error}") from error
     except OSError as error:
