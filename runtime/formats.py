@@ -24,6 +24,9 @@ DICOM = "dicom"
 FORMATS = ("nii.gz", "mha", "nrrd", DICOM)
 """What an image can be written as on request; the first is the default."""
 
+UNFINISHED = ".qctrun-"
+"""How the names of outputs begin that are still being written; no reader takes them for part of a scan."""
+
 
 def suffix_of(path: PurePath, among: Iterable[str] = READABLE) -> str:
     """The known suffix of a file name, in small letters, `.nii.gz` taken as one; empty when it has none."""

@@ -333,6 +333,16 @@ def test_a_mask_that_has_changed_is_not_outlined(copied, tmp_path, qctrun, undra
     assert "Raw against filtered" not in words
 
 
+def test_a_scan_that_has_changed_is_neither_shown_nor_compared(copied, qctrun, undrawn):
+    record = json.loads((copied / "filter.run.json").read_text())
+    for source in record["inputs"]:
+        source["sha256"] = "0" * 64 if source["role"] == "image" else source["sha256"]
+    (copied / "filter.run.json").write_text(json.dumps(record))
+    said = qctrun("report", copied)
+    assert "the scan as it came in is not shown: it cannot be read the same way again" in said.err
+    assert "Raw against filtered" not in words_of(copied)
+
+
 def test_before_anything_is_measured_it_says_what_to_type(copied, qctrun, undrawn):
     (copied / "params.run.json").unlink()
     assert qctrun("report", copied).code == 0

@@ -66,6 +66,8 @@ def test_every_map_reads_back_bit_for_bit_and_says_what_it_is(
     numbers = {each.ConceptNameCodeSequence[0].CodeMeaning: each.get("NumericValue") for each in others}
     assert numbers.get("Threshold Value") == threshold
     assert numbers["Diameter"] == 2
+    units = {each.MeasurementUnitsCodeSequence[0].CodeValue for each in others if "NumericValue" in each}
+    assert units == ({"mm"} if threshold is None else {"mm", "mg/cm3"})
     assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
     known = volume.array[np.isfinite(volume.array)]
     assert mapping.DoubleFloatRealWorldValueLastValueMapped == known.max()
@@ -123,6 +125,35 @@ def test_equal_maps_are_equal_files_and_others_have_other_uids(tmp_path: Path) -
     assert first.read_bytes() == again.read_bytes()
     other = write_dicom(volume.with_array(volume.array + 1), tmp_path / "other.dcm")
     assert pydicom.dcmread(first).SOPInstanceUID != pydicom.dcmread(other).SOPInstanceUID
+
+
+def test_equal_voxels_of_other_kinds_have_other_uids(tmp_path: Path) -> None:
+    volume = scan(tmp_path / "scan", np.zeros((9, 14, 13), np.int16), spacing=(0.5, 0.5, 0.5))
+    volume = volume.with_array(np.zeros_like(volume.array))
+    maps = local_maps(volume, [200.0], 2.0, device="cpu")
+    np.testing.assert_array_equal(maps["BMD"].array, maps["SD"].array)
+    paths = [write_dicom(maps[name], tmp_path / f"{name}.dcm") for name in ("BMD", "SD")]
+    paths += [
+        write_dicom(volume, tmp_path / "it.dcm"),
+        write_dicom(volume, tmp_path / "ct") / "slice-0001.dcm",
+    ]
+    objects = [pydicom.dcmread(path) for path in paths]
+    assert (
+        len({each.SOPInstanceUID for each in objects})
+        == len({each.SeriesInstanceUID for each in objects})
+        == 4
+    )
+
+
+def test_a_date_that_is_none_is_not_taken_over(tmp_path: Path) -> None:
+    scan(tmp_path / "scan", ContentDate="20240507", ContentTime="010203")
+    for path in (tmp_path / "scan").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"20240507", b"07.5.24 ").replace(b"010203", b"990203"))
+    volume = read(tmp_path / "scan", calibration=(0.8, 2.0), material="HA")
+    path = write_dicom(volume, tmp_path / "map.dcm")
+    found = pydicom.dcmread(path)
+    assert (found.ContentDate, found.ContentTime) == (PATIENT["StudyDate"], PATIENT["StudyTime"])
+    assert not faults(path)
 
 
 def test_another_grid_and_an_enhanced_source(tmp_path: Path) -> None:

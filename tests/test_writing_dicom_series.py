@@ -11,8 +11,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
-from dicom_series import enhanced_dataset, heights, rotation
-from dicom_sources import CROOKED, PATIENT, faults, scan, stored, written
+from dicom_series import enhanced_dataset, heights, rotation, sequence
+from dicom_sources import CROOKED, LINE, PATIENT, faults, scan, stored, written
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,11 +131,65 @@ def test_equal_results_have_equal_uids_and_bytes_and_others_have_not(tmp_path: P
         assert one.read_bytes() == other.read_bytes()
     changed = volume.array.copy()
     changed[4, 5, 6] += 0.01  # less than the quantum
-    moved = [volume.with_array(changed), volume.warn("other"), scan(tmp_path / "scan", PatientName="Else")]
+    aside = Grid(volume.grid.size, volume.grid.spacing, (10.5, -20.0, 30.0))
+    elsewhere = Volume(volume.array, aside, "mg/cm3", "HA", volume.provenance)
+    moved = [
+        volume.with_array(changed),
+        volume.warn("other"),
+        elsewhere,
+        scan(tmp_path / "scan", PatientName="Else"),
+    ]
     uids = {written(first)[0].SOPInstanceUID}
     for k, each in enumerate(moved):
         uids |= {one.SOPInstanceUID for one in written(write_dicom(each, tmp_path / f"other-{k}"))[:1]}
-    assert len(uids) == 4
+    assert len(uids) == 5
+
+
+def test_where_the_scan_lies_is_in_no_object_and_changes_nothing(tmp_path: Path) -> None:
+    scan(tmp_path / "Other Name")
+    shutil.copytree(tmp_path / "Other Name", tmp_path / "copy")
+    volumes = [read(tmp_path / name, calibration=LINE, material="HA") for name in ("Other Name", "copy")]
+    first, again = (write_dicom(each, tmp_path / f"{k}") for k, each in enumerate(volumes))
+    for one, other in zip(sorted(first.iterdir()), sorted(again.iterdir()), strict=True):
+        assert one.read_bytes() == other.read_bytes()
+        assert b"Other Name" not in one.read_bytes() and str(tmp_path).encode() not in one.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "wanted"),
+    [(b"12a4  ", 900), (b"1\\2   ", 900), (b"9e99  ", 900), (b"123456", 124356), (b"-5    ", 895)],
+)
+def test_a_number_that_is_none_still_gives_a_series_one(tmp_path: Path, number: bytes, wanted: int) -> None:
+    scan(tmp_path / "scan", SeriesNumber=654321)
+    for path in (tmp_path / "scan").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"654321", number))
+    folder = write_dicom(read(tmp_path / "scan", calibration=LINE, material="HA"), tmp_path / "ct")
+    assert written(folder)[0].SeriesNumber == wanted
+    assert not faults(folder / "slice-0001.dcm")
+
+
+def test_what_a_viewer_is_told_of_the_numbers_is_true(tmp_path: Path) -> None:
+    line = {"slope": 0.8, "intercept": 2.0, "material": "HA", "source": "guess", "nominal": True}
+    volume = scan(tmp_path / "scan")
+    volume = volume.with_array(volume.array, provenance={**volume.provenance, "calibration": line})
+    for each, plane in zip(written(write_dicom(volume, tmp_path / "ct")), volume.array, strict=True):
+        (mapping,) = each.RealWorldValueMappingSequence
+        real = each.pixel_array * mapping.RealWorldValueSlope + mapping.RealWorldValueIntercept
+        assert np.abs(real - plane).max() <= 1 / 32
+        assert "NOMINAL, not measured" in each.DerivationDescription
+
+
+def test_how_much_was_filtered_is_read_back(tmp_path: Path) -> None:
+    told = {"model": "nnsp", "version": "2", "sha256": "ab", "filtered_fraction": 0.25, "margin_mm": 5.0}
+    volume = scan(tmp_path / "scan")
+    volume = volume.with_array(volume.array, provenance={**volume.provenance, "filter": told})
+    found = read(write_dicom(volume, tmp_path / "ct"))
+    assert found.provenance["filter"] == {**told, "outside": "raw"}
+
+
+def test_the_largest_number_of_a_series_is_not_passed(tmp_path: Path) -> None:
+    folder = write_dicom(scan(tmp_path / "scan", SeriesNumber=2**31 - 1), tmp_path / "ct")
+    assert written(folder)[0].SeriesNumber < 2**31
 
 
 @given(lowest=st.floats(-3000, 3000), span=st.floats(0, 32000))
@@ -263,6 +317,18 @@ def test_broken_values_of_the_scan_are_left_out_and_names_kept(tmp_path: Path) -
     assert "BodyPartExamined" not in first and first.DeidentificationMethod
     found = [fault for fault in faults(tmp_path / "ct" / "slice-0001.dcm") if "Patient ID" not in fault]
     assert not [fault for fault in found if "invalid data values" not in fault]
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")
+def test_a_code_that_breaks_the_rules_is_left_out_as_a_whole(tmp_path: Path) -> None:
+    sound, broken = (sequence(CodeValue=value, CodingSchemeDesignator="X", CodeMeaning="Y") for value in "AB")
+    broken[0].add_new("CodeValue", "SH", "B" * 20)
+    folder = write_dicom(
+        scan(tmp_path / "scan", ProcedureCodeSequence=sound, AnatomicRegionSequence=broken), tmp_path / "ct"
+    )
+    first = written(folder)[0]
+    assert first.ProcedureCodeSequence[0].CodeValue == "A" and "AnatomicRegionSequence" not in first
+    assert not faults(folder / "slice-0001.dcm")
 
 
 def test_one_volume_of_several_in_a_series_refers_to_its_own_slices(tmp_path: Path) -> None:

@@ -8,15 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from dicom_sources import scan, stored
+from dicom_sources import LINE, scan, stored
 
-from qctrun.runtime import write_dicom
+from qctrun.runtime import Grid, Volume, read, write_dicom
 from qctrun.runtime.errors import OutputError, OutputExistsError
-from qctrun.runtime.writing import Staging, folders
+from qctrun.runtime.writing import Staging, folders, stage_image
+from qctrun.runtime.writing.labels import stage_labels
 
 NAMES = ("a.txt", "ct/", "filter.run.json")
 RECORD = {"schema": "qctrun/run/1", "outputs": [{"path": "ct/"}, {"path": "a.txt"}]}
@@ -159,6 +161,25 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, small_disk: Path, name: str)
     assert not list(small_disk.iterdir())
 
 
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.mha", "a.nrrd", "labels"])
+def test_a_disk_that_another_has_filled_is_called_full(small_disk: Path, name: str) -> None:
+    """SimpleITK, which writes the header, says nothing of it."""
+    names = ["a.json", "a.nii.gz" if name == "labels" else name]
+    grid = Grid((2, 3, 4), (1, 1, 1))
+    with (
+        pytest.raises(OutputError, match="no space left on device; free some space"),
+        Staging(small_disk / "out", names) as staging,
+    ):
+        filler = small_disk / "filler"
+        with suppress(OSError):
+            filler.write_bytes(bytes(1 << 20))
+        if name == "labels":
+            stage_labels(staging, np.ones(grid.size, np.int32), grid, names[1], {})
+        else:
+            stage_image(staging, Volume(np.ones(grid.size, np.float32), grid, "mg/cm3", "HA"), name)
+    assert [path.name for path in small_disk.iterdir()] == ["filler"]
+
+
 def test_a_killed_run_leaves_no_name_that_could_be_taken_for_a_series(tmp_path: Path) -> None:
     """Nothing can be swept after SIGKILL; what stays has a hidden name, and the next run is not in its way."""
     scan(tmp_path / "scan", stored((40, 128, 128)))
@@ -177,6 +198,25 @@ def test_a_killed_run_leaves_no_name_that_could_be_taken_for_a_series(tmp_path: 
     assert all(len(folders.slices_in(path)) == 40 for path in there)
     volume = scan(tmp_path / "small")
     assert len(folders.slices_in(write_dicom(volume, tmp_path / "out" / "ct", overwrite=True))) == 5
+
+
+def test_what_a_killed_run_has_left_is_no_part_of_a_scan(tmp_path: Path) -> None:
+    volume = scan(tmp_path / "scan")
+    (tmp_path / "scan" / ".qctrun-0123abcd").mkdir()
+    half = write_dicom(volume, tmp_path / "ct") / "slice-0001.dcm"
+    half.rename(tmp_path / "scan" / ".qctrun-0123abcd" / half.name)
+    (tmp_path / "scan" / ".qctrun-0123abcd" / "slice-0002.dcm").write_bytes(bytes(128) + b"DICM")
+    (tmp_path / "scan" / ".qctrun-4567cdef.dcm").write_bytes(b"half")
+    assert read(tmp_path / "scan", calibration=LINE, material="HA").array.tobytes() == volume.array.tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_stands_in_the_way_is_named(tmp_path: Path, name: str) -> None:
+    in_the_way = tmp_path / name.removesuffix("/")
+    in_the_way.touch() if name.endswith("/") else in_the_way.mkdir()
+    with pytest.raises(OutputError, match=f"cannot write {in_the_way}:"):
+        stage(tmp_path, 1, overwrite=True)
+    assert tree(tmp_path) == {in_the_way.name}
 
 
 def test_a_read_only_folder_is_named(tmp_path: Path, small_disk: Path) -> None:

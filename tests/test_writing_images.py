@@ -94,7 +94,7 @@ def test_a_written_volume_is_read_without_being_told_its_unit(tmp_path: Path) ->
     )
     found = read(write(wanted, tmp_path / "a.mha"))
     assert (found.unit, found.material) == ("mg/cm3", "K2HPO4")
-    assert found.provenance["calibration"] == {**line, "error": None}
+    assert found.provenance["calibration"] == {**line, "error": None, "measured_in": None}
 
 
 def test_the_sidecar_says_unit_sources_and_what_the_caller_adds(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 import SimpleITK as sitk
 
 from qctrun.runtime.errors import InputError, OutputError
-from qctrun.runtime.formats import READABLE, Format, suffix_of
+from qctrun.runtime.formats import READABLE, UNFINISHED, Format, suffix_of
 
 WANTED = "a DICOM folder, a zip of one, or a .nii, .nii.gz, .mha, .mhd, .nrrd file"
 
@@ -84,7 +84,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files in and below a folder, sorted.
+    """All files in and below a folder, sorted; without what a run is writing there, or has left when it was killed.
 
     Raises
     ------
@@ -95,8 +95,9 @@ def files_below(folder: Path) -> list[Path]:
     with readable(folder):
         found = []
         for parent, folders, names in os.walk(folder, onerror=_raise):
+            folders[:] = [name for name in folders if not name.startswith(UNFINISHED)]
             _refuse_links(parent, folders, names)
-            found += [Path(parent) / name for name in names]
+            found += [Path(parent) / name for name in names if not name.startswith(UNFINISHED)]
         return sorted(path for path in found if path.is_file())
 
 

@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Self
 
 from qctrun.runtime.errors import InputError, OutputError, OutputExistsError
-from qctrun.runtime.formats import is_utf8, suffix_of
+from qctrun.runtime.formats import UNFINISHED, is_utf8, suffix_of
 from qctrun.runtime.json_files import read_json
 from qctrun.runtime.writing.folders import flush, is_folder, remove, stranger_in
 
@@ -101,7 +101,7 @@ class Staging:
         try:
             with writing(self.folder):
                 self._make_folder()
-                probe = self.folder / f".qctrun-{secrets.token_hex(4)}.probe"
+                probe = self.folder / f"{UNFINISHED}{secrets.token_hex(4)}.probe"
                 try:
                     probe.write_bytes(b"qctrun")
                 finally:
@@ -131,7 +131,7 @@ class Staging:
             with writing(self.folder):
                 self._make_folder()  # another run that had made it may have been stopped and taken it away
             suffix = "" if is_folder(name) else suffix_of(Path(name)) or Path(name).suffix
-            self._hidden[name] = self.folder / f".qctrun-{secrets.token_hex(4)}{suffix}"
+            self._hidden[name] = self.folder / f"{UNFINISHED}{secrets.token_hex(4)}{suffix}"
             if is_folder(name):
                 with writing(self.path(name)):
                     self._hidden[name].mkdir()
@@ -189,10 +189,11 @@ class Staging:
         # A link that leads nowhere stands in the way, too: it is somebody's, and not to be written through.
         there = [name for name in self.names if _is_there(self.path(name))]
         for name in there:
-            if self.path(name).is_dir() and not is_folder(name):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if is_folder(name):
-                self._refuse_strangers(self.path(name))
+            with writing(self.path(name)):
+                if self.path(name).is_dir() and not is_folder(name):
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                if is_folder(name):
+                    self._refuse_strangers(self.path(name))
         if there and not self.overwrite:
             more = f" and {len(there) - 1} more" * (len(there) > 1)
             kind = "folder" if is_folder(there[0]) else "file"

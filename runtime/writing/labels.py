@@ -24,6 +24,7 @@ _INTENT_CODE = 68
 _INTENT_LABEL = 1002
 _DESCRIP = 148  # 80 bytes
 _LARGEST = 32767
+_PROBE_BYTES = 4096
 _GZIP_LEVEL = 6
 _KINDS = (np.uint8, np.int16, np.int32)
 
@@ -84,10 +85,11 @@ def _header(labels: npt.NDArray[Any], grid: Grid, hidden: Path, name: str) -> by
         with suppress(RuntimeError):
             sitk.WriteImage(one, str(single))
             header = single.read_bytes()[:_HEADER_BYTES]
+        if len(header) != _HEADER_BYTES:
+            single.write_bytes(bytes(_PROBE_BYTES))  # a full disk says so here, which SimpleITK does not
+            raise OutputError(f"cannot write {name}", got="no header", mend="choose another folder")
     finally:
         single.unlink(missing_ok=True)
-    if len(header) != _HEADER_BYTES:
-        raise OutputError(f"cannot write {name}", got="no header", mend="choose another folder")
     whole = bytearray(header)
     struct.pack_into("3h", whole, _DIM, *labels.shape[::-1])
     struct.pack_into("h", whole, _INTENT_CODE, _INTENT_LABEL)

@@ -1,24 +1,23 @@
 """What all derived objects say: whose they are, what made them of what, and that they are for research."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydicom.dataset import Dataset
 
-from qctrun.runtime.json_files import json_text
 from qctrun.runtime.reading.told import PRIVATE_CREATOR, PRIVATE_GROUP, PRIVATE_SIDECAR
 from qctrun.runtime.version import VERSION
 from qctrun.runtime.volume import Grid, Volume
 from qctrun.runtime.writing.dicom import codes
 from qctrun.runtime.writing.dicom.kept import EQUIPMENT, kept
-from qctrun.runtime.writing.dicom.sources import Source
-from qctrun.runtime.writing.sidecars import sidecar_of
+from qctrun.runtime.writing.dicom.sources import Source, told_of
 
 MAKER = "qctrun"
 SERIES_NUMBERS_ON = 900
 """Numbers of derived series stand so far behind that of the scan."""
+_LARGEST_SERIES_NUMBER = 2**31 - 1000
+"""IS ends at 2^31 - 1, and less than 1000 is added."""
 
 
 def save(dataset: Dataset, path: Path) -> None:
@@ -61,12 +60,9 @@ def processor() -> Dataset:
 
 
 def add_private(dataset: Dataset, volume: Volume) -> None:
-    """Leave all that stands in the sidecar of an image of other formats, for this program to read.
-
-    In ASCII, because it is not known which letters the character set of the scan has.
-    """
+    """Leave what stands in the sidecar of an image of other formats, for this program to read."""
     block = dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True)
-    block.add_new(PRIVATE_SIDECAR, "UT", json.dumps(json.loads(json_text(sidecar_of(volume)))))
+    block.add_new(PRIVATE_SIDECAR, "UT", told_of(volume))
 
 
 def derivation(volume: Volume) -> str:
@@ -81,8 +77,12 @@ def derivation(volume: Volume) -> str:
 
 
 def series_number(source: Source) -> int:
-    """The number of a series derived from this one."""
-    return int(source.first.get("SeriesNumber") or 0) + SERIES_NUMBERS_ON
+    """The number of a series derived from this one; as of a scan without a number where it is none, or too large."""
+    try:
+        number = int(source.first.get("SeriesNumber") or 0)
+    except (TypeError, ValueError, OverflowError):
+        number = 0
+    return SERIES_NUMBERS_ON + (number if abs(number) <= _LARGEST_SERIES_NUMBER else 0)
 
 
 def series_description(source: Source, words: str) -> str:

@@ -110,12 +110,18 @@ def say_side(dataset: Dataset) -> None:
 
 def _sound(element: DataElement) -> DataElement:
     whose = element.keyword in _WHOSE and element.VR in ("PN", "LO", "SH", "UI", "LT", "ST")
-    if whose or element.keyword in REFERENCE:
+    if whose or (element.keyword in REFERENCE and element.VR not in ("DA", "TM")):
         return element
     if element.VR == "SQ":
-        items = [kept(item, [each.keyword for each in item if each.keyword]) for item in element.value]
-        return DataElement(element.tag, "SQ", items)
+        return DataElement(element.tag, "SQ", [_sound_item(item) for item in element.value])
     return DataElement(element.tag, element.VR, element.value, validation_mode=pydicom.config.RAISE)
+
+
+def _sound_item(item: Dataset) -> Dataset:
+    found = kept(item, [each.keyword for each in item if each.keyword])
+    if "CodeValue" in item and "CodeValue" not in found:
+        raise ValueError("a code without its value says nothing")
+    return found
 
 
 _WHOSE = frozenset([*PATIENT, *STUDY])

@@ -77,10 +77,11 @@ def write_map(volume: Volume, source: Source, path: Path) -> None:
 
 
 def _object(volume: Volume, source: Source) -> Any:
+    import highdicom
     from highdicom.pm import ParametricMap
 
-    series_uid, slice_uids = uids_of(source, volume)
     quantity, words = codes.quantity_of(volume), _words(volume)
+    series_uid, slice_uids = uids_of(source, volume, f"map {quantity.value} {highdicom.__version__}")
     made = ParametricMap(
         source_images=_headers(source),
         pixel_array=volume.array,

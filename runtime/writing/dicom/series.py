@@ -51,7 +51,7 @@ def write_slices(volume: Volume, source: Source, folder: Path) -> None:
         When the volume is no density, is not finite, or spans more than 16 bits hold at half a mg/cm3.
     """
     step, lowest = rescaling(volume)
-    series_uid, slice_uids = uids_of(source, volume)
+    series_uid, slice_uids = uids_of(source, volume, "CT")
     with quiet():
         fixed = _fixed(volume, source, step, lowest)
         for k, plane in enumerate(volume.array):

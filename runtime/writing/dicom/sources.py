@@ -5,6 +5,7 @@ Nothing of a patient stays with a volume, so the headers are read from the files
 
 import hashlib
 import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,14 +111,33 @@ def source_of(volume: Volume) -> Source:
         return _source(series)
 
 
-def uids_of(source: Source, volume: Volume) -> tuple[str, list[str]]:
+def told_of(volume: Volume) -> str:
+    """The text that stands beside an image of other formats, without paths: objects leave the machine.
+
+    In ASCII, because it is not known which letters the character set of the scan has.
+    """
+    told = json.loads(json_text(sidecar_of(volume)))
+    told.pop("Sources", None)  # the slices of the scan stand in the object by their UIDs
+    return json.dumps(told)
+
+
+def uids_of(source: Source, volume: Volume, kind: str) -> tuple[str, list[str]]:
     """UIDs of a series and its slices, a function of all that they hold.
 
-    The same result of the same scan gets the same UIDs, so an archive that is sent it twice keeps it once;
-    whatever differs, down to a bit or a version, gets others, as DICOM asks.
+    The same result of the same scan gets the same UIDs, wherever the scan lies, so an archive that is sent it
+    twice keeps it once; whatever differs, down to a bit or a version, gets others, as DICOM asks.
+
+    Parameters
+    ----------
+    source : Source
+        The scan.
+    volume : Volume
+        The result.
+    kind : str
+        What the volume itself does not say of the object: its class, its quantity, what else made it.
     """
-    digest = hashlib.sha256(json_text(sidecar_of(volume)).encode())
-    digest.update(repr(volume.grid).encode())
+    digest = hashlib.sha256(told_of(volume).encode())
+    digest.update(repr((kind, volume.grid, source.frames)).encode())
     digest.update(volume.array.data)
     for header in {id(each): each for each in source.headers}.values():
         written = io.BytesIO()

@@ -53,7 +53,7 @@ class RunFolder:
     def outputs(self, verb: str, role: str) -> list[Entry]:
         """What a verb has written in this role: first what is still there, and of that the plainest kind of file."""
         found = [entry for entry in self.record(verb).get("outputs", ()) if entry.get("role") == role]
-        return sorted(found, key=lambda each: (not self._path(each).exists(), _plainness(each)))
+        return sorted(found, key=lambda each: (not _is_there(self._path(each)), _plainness(each)))
 
     def input(self, verb: str, role: str) -> Entry | None:
         """What a verb has read in this role."""
@@ -113,6 +113,13 @@ def part(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """An object in a record; empty where there is none, or something else."""
     found = record.get(key)
     return found if isinstance(found, dict) else {}
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no system has
+        return False
 
 
 def _plainness(entry: Entry) -> int:
