@@ -7,6 +7,7 @@ import click
 
 from qctrun.cli.call import Call
 from qctrun.cli.options import PathType, verb
+from qctrun.cli.scans import line_words
 from qctrun.runtime.errors import one_line
 
 _LONG = ("direction_lps", "image_orientation_patient", "axes", "name")
@@ -34,7 +35,7 @@ def command(call: Call, source: Path, as_json: bool) -> None:
     Of a DICOM folder or a zip of one: a line for every CT series with its size, spacing and axes (LPS: x to
     the left, y to the back, z to the head; ~ oblique), tube voltage and kernel, and whether it is the one that
     is taken, a candidate for --series-uid, or why not; -v says more of each. Of a NIfTI, MHA or NRRD file: its
-    geometry, type and unit. Of both: the calibration and the mask that go with it.
+    geometry, type and unit, and the line it was made with. Of both: the calibration and the mask beside it.
     """
     from qctrun.runtime.json_files import json_text
     from qctrun.runtime.reading import describe
@@ -96,6 +97,8 @@ def _tail(found: dict[str, Any]) -> str:
 def _words(value: Any) -> str:
     if value is None or value in ("", (), {}):
         return "none"
+    if isinstance(value, dict) and "slope" in value:  # a line; its error would fill a page
+        return f"{line_words(value)} ({_words(value.get('source'))})"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict):

@@ -82,3 +82,38 @@ def test_info_shows_where_a_turned_slice_without_a_uid_lies(fresh: Path, qctrun:
     dicom_series.write_series(fresh / "two", slices, ImageOrientationPatient=None, ImagePositionPatient=None)
     (series,) = json.loads(qctrun("info", "two", "--json").out)["series"]
     assert (series["orientation"], series["origin_xyz_mm"], series["direction_lps"]) == (None, None, None)
+
+
+def test_info_shows_the_line_an_image_was_made_with(here: Path, image: Path, qctrun: Program) -> None:
+    assert "made_with: none" in qctrun("info", image).out
+    sidecar = image.with_name("density.json")
+    facts = json.loads(sidecar.read_text())
+    line = {"slope": 0.79, "intercept": 3.0, "material": "HA", "source": "rods", "error": {"rods": [1, 2]}}
+    sidecar.write_text(json.dumps({**facts, "Calibration": line}))
+    assert "made_with: 0.79 HU +3 mg/cm3 HA (rods)\n" in qctrun("info", image).out
+    assert json.loads(qctrun("info", image, "--json").out)["made_with"]["error"] == line["error"]
+    for spoilt in ({"slope": "x"}, {**line, "intercept": [1]}, {**line, "material": 3}):
+        sidecar.write_text(json.dumps({**facts, "Calibration": spoilt}))
+        code, out, _ = qctrun("info", image)
+        assert (code, "made_with: error " in out) == (0, True)
+
+
+def test_a_line_with_its_error_is_one_short_line(here: Path, qctrun: Program) -> None:
+    line = {
+        "slope": 0.79,
+        "intercept": -3.0,
+        "material": "HA",
+        "source": "rods",
+        "error": {"rods": [{"hu": 1}] * 6},
+    }
+    (here / "scan" / "calibration.json").write_text(json.dumps(line))
+    assert "calibration: 0.79 HU -3 mg/cm3 HA (rods)\n" in qctrun("info", "scan").out
+
+
+def test_what_a_folder_holds_is_counted_in_english(fresh: Path, qctrun: Program) -> None:
+    (fresh / "notes").mkdir()
+    for name in ("a.txt", "b.png"):
+        (fresh / "notes" / name).write_bytes(b"no picture")
+    code, _, err = qctrun("filter", "notes")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "got 2 files that are not DICOM" in err

@@ -7,7 +7,8 @@ from pathlib import Path
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.formats import suffix_of
 from qctrun.runtime.reading.headers import in_words
-from qctrun.runtime.reading.stacks import Series
+from qctrun.runtime.reading.parts import overlap, parts_of
+from qctrun.runtime.reading.stacks import Series, axes_of, is_clean_stack
 
 MOST_LISTED = 12
 UNSAID = frozenset({"file that is not DICOM", "DICOM directory"})
@@ -50,7 +51,8 @@ def choose(
         raise InputError(f"{path}", wanted="one CT series", got=got, mend=mend)
     notes = [_left(series) for series in asked if series is not candidates[0]]
     others = Counter({kind: count for kind, count in set_aside.items() if kind not in UNSAID})
-    return candidates[0], notes + [f"left out beside the volume: {in_words(others)}"] * bool(others)
+    notes += [f"left out beside the volume: {in_words(others)}"] * bool(others)
+    return candidates[0], notes + _alternating(candidates[0])
 
 
 def verdicts(found: Sequence[Series]) -> list[str]:
@@ -83,6 +85,15 @@ def _left(series: Series) -> str:
     if series.orientation is None or any(header.position is None for header in series.headers):
         what = f"{count} slice{'s' * (count > 1)} without a place"
     return f"left out {what} beside the volume (series {series.name})"
+
+
+def _alternating(series: Series) -> list[str]:
+    """Say where two even stacks, told apart by a tag, lie between each other: it may be one scan, or may not."""
+    parts, axes = parts_of(series.headers, is_clean_stack), axes_of(series.orientation)
+    if not parts or axes is None or not overlap([part for _, part in parts], axes[:, 2]):
+        return []
+    mixed = " and ".join(mark for mark, _ in parts[:MOST_LISTED])
+    return [f"slices of {mixed} lie between each other and are taken as one volume"]
 
 
 def _listed(found: Sequence[Series]) -> str:

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.formats import Format
 from qctrun.runtime.json_files import read_json
-from qctrun.runtime.reading.calibration import load_calibration
+from qctrun.runtime.reading.calibration import calibration_from, load_calibration
 from qctrun.runtime.reading.choice import verdicts
 from qctrun.runtime.reading.companions import CALIBRATION, MASK, find_companion
 from qctrun.runtime.reading.dicom import stated_material, stated_unit
@@ -164,7 +164,10 @@ def _sidecar(path: Path) -> Facts:
     except InputError as error:
         state = {"error": str(error)}
     keys = {"unit": "Units", "material": "CalibrationMaterial", "kvp": "KVP"}
-    return {**{name: said.get(key) for name, key in keys.items()}, "sidecar": state}
+    line: Any = said.get("Calibration")
+    known = isinstance(line, dict) and line.get("slope") is not None
+    made_with = _or_why(lambda: calibration_from(line, path.name).as_dict()) if known else None
+    return {**{name: said.get(key) for name, key in keys.items()}, "made_with": made_with, "sidecar": state}
 
 
 def _beside(path: Path) -> Facts:

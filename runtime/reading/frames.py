@@ -1,14 +1,16 @@
 """Enhanced multi-frame CT: the tags of each frame as those of a slice, from the functional groups."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
 from qctrun.runtime.reading.kinds import CT_IMAGE, ENHANCED_CT
-from qctrun.runtime.reading.tags import items_of, value_of, whole_of
+from qctrun.runtime.reading.tags import items_of, numbers_of, value_of, whole_of, words_of
 
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+SECOND_TUBE = "CTAdditionalXRaySourceSequence"
+"""What else irradiated a frame of a scanner with two tubes."""
 
 
 def frames_of(
@@ -66,10 +68,20 @@ def _group_faults(dataset: Dataset, count: int, described: int) -> tuple[str, ..
 
 
 def _take_groups(target: Dataset, groups: Dataset, wanted: list[int | None]) -> None:
-    """Each functional group is a sequence of one item that holds the tags."""
+    """Each functional group is a sequence of one item that holds the tags, or of one for each tube voltage."""
     for element in groups:
-        if element.VR == "SQ" and element.value:
+        # A maker's own group may hold a whole other header.
+        if element.VR == "SQ" and element.value and not element.tag.is_private:
+            known = _voltages([target]) if element.keyword == SECOND_TUBE else []
             _take(target, element.value[0], wanted)
+            voltages = dict.fromkeys(known + _voltages(element.value))
+            if len(voltages) > 1:
+                target.KVP = list(voltages)
+
+
+def _voltages(items: Iterable[Dataset]) -> list[float]:
+    counted = ((item, len(words_of(item, "KVP"))) for item in items)
+    return [kvp for item, count in counted for kvp in numbers_of(item, "KVP", count) or ()]
 
 
 def _take(target: Dataset, source: Dataset, wanted: list[int | None]) -> None:

@@ -40,7 +40,8 @@ MARKS = (
 """What can tell volumes at one place apart, the plainest first."""
 
 TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "Modality", "SeriesInstanceUID", "SeriesDescription"),
+    *("SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription"),
+    *("SeriesInstanceUID", "StudyInstanceUID"),
     *("FrameOfReferenceUID", "VolumetricProperties", "VolumeBasedCalculationTechnique"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
     *("PixelSpacing", "SliceThickness", "ImagePositionPatient", "ImageOrientationPatient"),
@@ -91,6 +92,7 @@ class Header:
     marks: tuple[str, ...] = ()
     part: tuple[int, int] | None = None
     derivation: str = ""
+    study_uid: str = ""
 
     @property
     def name(self) -> str:
@@ -133,9 +135,12 @@ def read_headers(folder: Path) -> tuple[list[Header], Counter[str]]:
 
 def in_words(set_aside: Counter[str]) -> str:
     """Spell counted kinds, `1 localizer, 2 3-D renderings`; empty when there are none."""
-    return ", ".join(
-        f"{count} {kind}" + "s" * (count > 1 and kind[-1] != "s") for kind, count in set_aside.items()
-    )
+    return ", ".join(f"{count} {_many(kind) if count > 1 else kind}" for kind, count in set_aside.items())
+
+
+def _many(kind: str) -> str:
+    known = {"file that is not DICOM": "files that are not DICOM", "DICOM directory": "DICOM directories"}
+    return known.get(kind, kind + "s" * (kind[-1] != "s"))
 
 
 def _dataset(path: Path) -> FileDataset | None:
@@ -229,6 +234,7 @@ def _header(dataset: Dataset, path: Path, frame: int | None, faults: tuple[str, 
         marks=tuple("\\".join(words_of(dataset, name)) for name in MARKS),
         part=None if number is None or total is None else (number, total),
         derivation=text_of(dataset, "DerivationDescription"),
+        study_uid=text_of(dataset, "StudyInstanceUID"),
     )
 
 

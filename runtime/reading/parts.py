@@ -56,6 +56,17 @@ def parts_of(
     return []
 
 
+def by_study(group: Sequence[Header]) -> list[list[Header]]:
+    """Split slices by their study: anonymisers give two patients one and the same UID of the series.
+
+    Where each slice has a study of its own, a program has made them up, and they say nothing.
+    """
+    studies: dict[str, list[Header]] = {}
+    for header in group:
+        studies.setdefault(header.study_uid, []).append(header)
+    return list(studies.values()) if max(map(len, studies.values())) > 1 else [list(group)]
+
+
 def overlap(parts: Sequence[Sequence[Header]], normal: FloatVector) -> bool:
     """Whether parts share their places; parts one above the other are a gap in one volume."""
     heights = [np.array([header.position for header in part]) @ normal for part in parts]

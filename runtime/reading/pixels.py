@@ -110,7 +110,7 @@ def _unpacked(file: BinaryIO, header: Dataset, syntax: UID, frames: Sequence[int
     """The frames as stored; only the plain ones of a large object are left on the disk until their turn."""
     several = int(header.get("NumberOfFrames") or 1) > 1
     if several and not syntax.is_encapsulated and syntax != DeflatedExplicitVRLittleEndian:
-        for pixels in iter_pixels(file, indices=frames):
+        for pixels in iter_pixels(file, indices=frames, correct_unused_bits=False):
             yield _signed(pixels, header)
         return
     file.seek(0)
@@ -120,7 +120,8 @@ def _unpacked(file: BinaryIO, header: Dataset, syntax: UID, frames: Sequence[int
     # GDCM refuses some small run-length coded images; pydicom needs no further library for those.
     if not syntax.is_encapsulated or syntax == RLELossless:
         for frame in frames:
-            yield _signed(pixel_array(dataset, index=frame if several else None), dataset)
+            index = frame if several else None
+            yield _signed(pixel_array(dataset, index=index, correct_unused_bits=False), dataset)
         return
     packed = _packed(dataset) if several else [dataset.PixelData]
     for frame, data in enumerate(packed):
@@ -139,6 +140,7 @@ def _packed(dataset: Dataset) -> Iterable[bytes]:
 
 def _signed(pixels: npt.NDArray[Any], dataset: Dataset) -> IntegerArray:
     """Pixels as stored; bits beside the stored ones (old overlays, lost signs) are shifted out."""
+    # pydicom's own correction takes the lowest bits whatever HighBit says, so plain pixels come without it.
     left = dataset.BitsAllocated - 1 - dataset.HighBit
     right = dataset.BitsAllocated - dataset.BitsStored
     return np.right_shift(np.left_shift(pixels, left), right) if right else pixels
@@ -151,6 +153,8 @@ def _decoded(dataset: Dataset, data: bytes, syntax: UID) -> IntegerArray:
     nothing to apply, and the malformed rest of a header cannot trouble it.
     """
     require_size(data, syntax, dataset.Rows, dataset.Columns)
+    if dataset.HighBit != dataset.BitsStored - 1:  # decoders differ in what they make of it
+        raise ValueError(f"{dataset.BitsStored} bits below bit {dataset.HighBit} in packed pixels")
     bare = Dataset()
     for name in LAYOUT:
         if name in dataset:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qctrun.runtime.reading.headers import MARKS, Header
-from qctrun.runtime.reading.parts import NEVER_MIXED, absent_parts, overlap, parts_of
+from qctrun.runtime.reading.parts import NEVER_MIXED, absent_parts, by_study, overlap, parts_of
 from qctrun.runtime.volume import DIRECTION_TOLERANCE, Grid
 
 EVEN_TOLERANCE = 0.1
@@ -27,7 +27,7 @@ FloatVector = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """Slices of one series that share size, pixel spacing, orientation and frame of reference.
+    """Slices of one study and series that share size, pixel spacing, orientation and frame of reference.
 
     Attributes
     ----------
@@ -110,21 +110,22 @@ def stacked(headers: Sequence[Header]) -> list[Series]:
         else:
             home.append(header)
     absent = absent_parts(headers)
-    found = [series for group in groups for series in _volumes(group, absent)]
+    found = [series for group in groups for one in by_study(group) for series in _volumes(one, absent)]
     return _numbered(found)
 
 
 def _volumes(group: Sequence[Header], absent: Mapping[str, str]) -> list[Series]:
     """One series, or the volumes that share its places or lie between each other."""
     series = _series(group, absent)
-    parts = parts_of(group, _is_clean, NEVER_MIXED if is_clean(series) else MARKS)
+    parts = parts_of(group, is_clean_stack, NEVER_MIXED if is_clean(series) else MARKS)
     axes = axes_of(series.orientation)
     if not parts or axes is None or not overlap([part for _, part in parts], axes[:, 2]):
         return [series]
     return [replace(_series(part, absent), mark=mark) for mark, part in parts]
 
 
-def _is_clean(group: Sequence[Header]) -> bool:
+def is_clean_stack(group: Sequence[Header]) -> bool:
+    """Whether these slices make a series that `is_clean`."""
     return is_clean(_series(group))
 
 
@@ -146,19 +147,19 @@ def _numbered(found: Sequence[Series]) -> list[Series]:
 
 
 def _standing(series: Series, same: Sequence[Series]) -> str:
-    """Which of several frames of reference or orientations it has."""
-    frames = [other.headers[0].frame_uid for other in same]
-    turns = [str(other.orientation) for other in same]
-    own = (
-        ("frame of reference", frames, series.headers[0].frame_uid),
-        ("orientation", turns, str(series.orientation)),
+    """Which of several studies, frames of reference or orientations it has."""
+    place = [other is series for other in same].index(True)
+    traits = {
+        "study": [other.headers[0].study_uid for other in same],
+        "frame of reference": [other.headers[0].frame_uid for other in same],
+        "orientation": [str(other.orientation) for other in same],
+    }
+    different = {name: list(dict.fromkeys(values)) for name, values in traits.items()}
+    return ", ".join(
+        f"{name} {values.index(traits[name][place]) + 1} of {len(values)}"
+        for name, values in different.items()
+        if len(values) > 1
     )
-    said = []
-    for name, values, value in own:
-        different = list(dict.fromkeys(values))
-        if len(different) > 1:
-            said.append(f"{name} {different.index(value) + 1} of {len(different)}")
-    return ", ".join(said)
 
 
 def _alike(a: Header, b: Header) -> bool:
