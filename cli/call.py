@@ -32,6 +32,7 @@ class Call:
     quiet: bool = False
     verbosity: int = 0
     _bar: Any = field(default=None, init=False, repr=False, compare=False)
+    _warned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def say(self, message: str) -> None:
         """Words for everyone who did not ask for silence."""
@@ -49,8 +50,10 @@ class Call:
             self.say(message)
 
     def warn(self, message: str) -> None:
-        """Words that a reader of the numbers has to know; outputs carry them too."""
-        self.say(f"warning: {message}")
+        """Words that a reader of the numbers has to know, said once; outputs carry them too."""
+        if message not in self._warned:
+            self._warned.add(message)
+            self.say(f"warning: {message}")
 
     def replaced(self, left_over: Sequence[str]) -> None:
         """Words on what an earlier run had written and this one has not."""

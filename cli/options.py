@@ -216,7 +216,7 @@ def format_option(command: Command) -> Command:
         default=FORMATS[0],
         show_default=True,
         metavar="KIND,KIND,...",
-        help=f"Kinds of image files to write, of {', '.join(FORMATS)}; dicom needs a DICOM scan as INPUT.",
+        help=f"Kinds of image files to write, of {', '.join(FORMATS)}; dicom needs a DICOM scan behind INPUT.",
     )(command)
 
 

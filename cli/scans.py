@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from qctrun.cli.call import Call
@@ -71,16 +72,33 @@ def lay_labels(
         frame_uid=(volume.provenance.get("scan") or {}).get("frame_of_reference_uid"),
     )
     record.add_input(role, path, **found.fit)
-    for note in found.notes:
+    notes = (*found.notes, *_drawn_on_the_tilt(volume, path, found.fit["fit"]))
+    for note in notes:
         call.warn(note)
-    record.warnings += found.notes
+    record.warnings += notes
     return found
+
+
+def _drawn_on_the_tilt(volume: "Volume", path: Path, fit: str) -> tuple[str, ...]:
+    """Programs that ignore a tilt show slices as upright; what is drawn there lies beside the mended ones."""
+    tilts = [step["what"] for step in volume.provenance.get("resampling", ()) if "tilt" in str(step["what"])]
+    if not tilts or fit != "nearest neighbour":
+        return ()
+    return (
+        f"{path.name} was not drawn on the mended scan ({tilts[0]}); if it was drawn in a program that shows tilted "
+        "slices as upright, it lies at the wrong place: look at the maps",
+    )
+
+
+def line_words(line: Mapping[str, Any]) -> str:
+    """A line from HU to density as people read it: without its source, its error and all that it was fitted to."""
+    return f"{line['slope']:g} HU {line['intercept']:+g} mg/cm3 {line['material']}"
 
 
 def _say_calibration(call: Call, record: "RunRecord", provenance: Mapping[str, Any]) -> None:
     line, file = provenance["calibration"], provenance.get("calibration_file")
     known = line["slope"] is not None
-    words = f"{line['slope']:g} HU {line['intercept']:+g} mg/cm3 {line['material']}" if known else ""
+    words = line_words(line) if known else ""
     if said := provenance.get("density_from"):
         by = {"sidecar": "its sidecar says", "tags": "its rescale type says", "call": "--unit says"}[said]
         made = f"made with {words}, {line['source']}" if known else "by what line is not known"
@@ -91,3 +109,6 @@ def _say_calibration(call: Call, record: "RunRecord", provenance: Mapping[str, A
         record.add_input("calibration", Path(file))
         words += f", found in {file}"
     call.say(f"calibration: {words}")
+    at_hand = record.options["out"] / "calibration.json"
+    if line["nominal"] and file is None and at_hand.is_file():  # it may be of another scan
+        call.say(f"{at_hand} is not used; if it belongs to this scan: --calibration {quote(str(at_hand))}")

@@ -1,18 +1,15 @@
 """What `qctrun params` measures: what was typed, or what the last filter run has left."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from qctrun.cli.call import Call
-from qctrun.cli.options import DEFAULT_OUT
 from qctrun.runtime.errors import InputError
 
-_NO_RECORD = (
-    "INPUT is missing, and no filter run has left its record in {}; write INPUT, or first: "
-    "qctrun filter INPUT --out"
-)
+_NO_RECORD = "INPUT is missing, and no filter run has left its record in {0}; write INPUT, or first: {1}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ def target_of(
     from qctrun.runtime.writing import record_name
 
     if source is None:
-        record = _record_of_last_filter(call, out / record_name("filter"))
+        record = _record_of_filter(out / record_name("filter"))
         target = _of_filter(call, record, mask)
         call.say(f"measuring {target.image}, named by {record}")
     else:
@@ -47,16 +44,12 @@ def near(path: Path) -> Path:
     return path.relative_to(here) if path.is_relative_to(here) and here != here.parent else path
 
 
-def _record_of_last_filter(call: Call, asked: Path) -> Path:
-    """The record in the folder of --out; where that holds none, the one in the folder that is the default."""
-    if asked.is_file():
-        return asked
-    default = Path(DEFAULT_OUT) / asked.name
-    if asked != default and default.is_file():
-        call.say(f"no record of a filter run in {asked.parent}, so that of ./{DEFAULT_OUT} is taken")
-        return default
-    places = dict.fromkeys(str(record.parent) for record in (asked, default))
-    raise click.UsageError(_NO_RECORD.format(" or ".join(places)))
+def _record_of_filter(record: Path) -> Path:
+    """The record in the folder of --out, and in no other: after a filter that failed, it would be of another scan."""
+    if not record.is_file():
+        first = f"qctrun filter INPUT --out {shlex.quote(str(record.parent))}"
+        raise click.UsageError(_NO_RECORD.format(record.parent, first))
+    return record
 
 
 def _of_filter(call: Call, path: Path, mask: Path | None) -> Target:

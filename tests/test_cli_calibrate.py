@@ -44,6 +44,7 @@ def test_the_line_is_written_shown_and_used(scanned, fresh, qctrun):
     assert {"residual_mg_cm3", "slope_se", "intercept_se_mg_cm3", "rods"} <= set(line["error"])
     assert [rod["density_mg_cm3"] for rod in line["rods"]] == list(QRM.densities_mg_cm3)
     assert line["phantom"]["name"] == "qrm-bdc-6"
+    assert "use it by --calibration qctrun-out/calibration.json" in said.err
     record = json.loads((fresh / "qctrun-out/calibrate.run.json").read_text())
     assert [output["path"] for output in record["outputs"]] == ["calibration.png", "calibration.json"]
     assert record["calibration"]["slope"] == line["slope"]
@@ -81,6 +82,31 @@ def test_given_rods_and_slices_are_taken(scanned, fresh, qctrun):
     line = json.loads((fresh / "qctrun-out/calibration.json").read_text())
     assert "6 of 6 rods, given, slices 1 to 2" in line["source"]
     assert line["slope"] == pytest.approx(0.8, rel=0.01)
+
+
+def test_slices_restrict_the_search_too(scanned, fresh, qctrun):
+    said = qctrun("calibrate", scanned, "--phantom", "qrm-bdc-6", "--slices", "1-2")
+    assert said.code == 0, said.err
+    assert "found, slices 1 to 2" in json.loads((fresh / "qctrun-out/calibration.json").read_text())["source"]
+
+
+def test_a_scan_with_uneven_gaps_is_calibrated_when_it_may_be_mended(fresh, qctrun):
+    volume = scan(Scene(slices=4), QRM)
+    write_series(
+        fresh / "scan",
+        np.rint(volume.array).astype(np.int16),
+        spacing=Scene().spacing,
+        heights=[0, 2, 4.5, 7],
+    )
+    words = ("calibrate", "scan", "--phantom", "qrm-bdc-6")
+    refused = qctrun(*words)
+    assert (refused.code, "--allow-resample" in refused.err) == (3, True)
+    mended = qctrun(*words, "--allow-resample")
+    assert mended.code == 0, mended.err
+    assert "mended by one cubic B-spline" in mended.err
+    assert json.loads((fresh / "qctrun-out/calibration.json").read_text())["slope"] == pytest.approx(
+        0.8, rel=0.02
+    )
 
 
 def test_without_matplotlib_the_line_is_written_and_the_absence_said(scanned, fresh, qctrun, monkeypatch):
@@ -215,3 +241,14 @@ def test_density_is_not_calibrated_again(image, qctrun):
     said = qctrun("calibrate", image, "--phantom", "qrm-bdc-6")
     assert said.code == 3
     assert "wanted a scan in HU, got one in mg/cm3" in said.err
+
+
+def test_a_line_in_the_folder_of_outputs_is_pointed_at_and_not_taken(scanned, fresh, qctrun):
+    assert qctrun("calibrate", scanned, "--phantom", "qrm-bdc-6").code == 0
+    said = qctrun("params", scanned)
+    assert said.code == 0, said.err
+    assert "NOMINAL CALIBRATION" in said.err
+    assert "if it belongs to this scan: --calibration qctrun-out/calibration.json" in said.err
+    used = qctrun("params", scanned, "--overwrite", "--calibration", "qctrun-out/calibration.json")
+    assert used.code == 0, used.err
+    assert "is not used" not in used.err

@@ -61,7 +61,7 @@ def test_both_records_say_how_the_numbers_were_made(here: Path, qctrun: Program)
     assert qctrun("params").code == 0
     filtered, measured = (read_record(here / "qctrun-out" / f"{v}.run.json") for v in ("filter", "params"))
     line = {"slope": 0.8, "intercept": 2.0, "material": "HA", "source": "test rods", "nominal": False}
-    line["error"] = None
+    line |= {"error": None, "measured_in": None}
     assert filtered["calibration"] == {**line, "file": str(here / "scan" / "calibration.json")}
     assert measured["calibration"] == {**line, "file": None}
     for facts in (filtered["scan"], measured["scan"]):
@@ -114,16 +114,14 @@ def test_params_without_input_and_without_a_filtered_volume_says_what_to_type(
     assert not left_behind(here)
 
 
-def test_params_falls_back_to_the_folder_of_the_last_filter(here: Path, qctrun: Program) -> None:
-    code, _, err = qctrun("params", "--out", "lab")
-    assert (code, err.count("\n"), err.count("type: ")) == (2, 1, 1)
-    assert "lab or qctrun-out" in err
+def test_params_never_measures_what_a_filter_wrote_into_another_folder(here: Path, qctrun: Program) -> None:
+    # In a loop over scans one filter run fails; ./qctrun-out is still there, from another scan.
     assert qctrun("filter", "scan", "--out").code == 0
-    code, _, err = qctrun("params", "--out", "lab")
-    assert code == 0, err
-    assert "no record of a filter run in lab, so that of ./qctrun-out is taken" in err
-    assert (here / "lab" / "params.csv").is_file()
-    assert not (here / "qctrun-out" / "params.csv").exists()
+    assert qctrun("filter", "nowhere", "--out", "the lab").code == 3
+    code, _, err = qctrun("params", "--out", "the lab")
+    assert (code, err.count("\n"), err.count("type: ")) == (2, 1, 1)
+    assert "qctrun filter INPUT --out 'the lab'" in err
+    assert not (here / "the lab").exists()
 
 
 def test_params_measures_only_the_very_file_that_the_filter_wrote(here: Path, qctrun: Program) -> None:

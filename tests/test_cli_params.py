@@ -133,3 +133,9 @@ def test_masks_that_contradict_each_other_are_refused_until_one_is_named(here: P
         assert (code, err.count("\n")) == (3, 1)
         assert f"{other.relative_to(here)} and case/scan/mask.nii.gz, which differ" in err
         assert qctrun(verb, "case", "-o", verb, "--mask", "case/scan/mask.nii.gz").code == 0
+
+
+def test_inside_of_nothing_is_a_usage_error(image: Path, qctrun: Program) -> None:
+    code, _, err = qctrun("params", image, "--inside")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--inside needs --mask FILE or --labels FILE" in err

@@ -120,7 +120,18 @@ def test_what_happened_to_single_labels_is_warned_of(fresh: Path, qctrun: Progra
     assert "of whose pieces only the largest is kept: 2 (2)" in err
     assert out.splitlines()[-1].split() == ["3", "n/a", "12.0", "0.0", "0.0", "0.000", "0"]
     assert len(read_record(Path("qctrun-out/peel.run.json"))["warnings"]) == 3
+    largest = (nibabel.load("qctrun-out/m_desc-peeled_mask.nii.gz").get_fdata() == 2).sum()
     assert "fell apart" not in qctrun("peel", "m.mha", "--mm", "1.5", "--keep", "all", "--overwrite").err
+    assert (nibabel.load("qctrun-out/m_desc-peeled_mask.nii.gz").get_fdata() == 2).sum() > largest
+
+
+def test_names_may_come_from_a_file(mask: Path, qctrun: Program) -> None:
+    Path("other.tsv").write_text("index\tname\n20\tT12\n")
+    words = ("peel", mask, "--mm", "1.5", "--label-names", "other.tsv", "--label-ids", "T12", "--json")
+    code, out, err = qctrun(*words)
+    assert code == 0, err
+    assert [(row["label"], row["name"]) for row in json.loads(out)] == [(20, "T12")]
+    assert load_label_map(Path(f"qctrun-out/{PEELED}.nii.gz")).names == {20: "T12"}
 
 
 def test_params_and_filter_take_the_inside(here: Path, qctrun: Program) -> None:

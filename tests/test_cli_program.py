@@ -286,3 +286,11 @@ def test_the_program_runs_outside_of_the_main_thread() -> None:
 
 def test_the_help_says_what_inside_means_with_labels(qctrun: Program) -> None:
     assert "union of all labels" in " ".join(qctrun("params", "--help").out.split())
+
+
+def test_a_warning_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    call = Call()
+    for _ in range(2):  # `filter --params` reads a mask twice
+        call.warn("the mask was resampled")
+        call.warn("no phantom")
+    assert capsys.readouterr().err.count("warning: ") == 2

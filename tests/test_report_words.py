@@ -162,6 +162,17 @@ def test_every_resampling_is_said_wherever_a_record_has_it(tmp_path):
     )
 
 
+def test_resamplings_are_said_in_their_order(tmp_path):
+    spacings = {"interpolation": "x", "from_spacing_zyx_mm": [1, 1, 1], "to_spacing_zyx_mm": [1, 1, 1]}
+    of_input, there, back = ({"what": what, **spacings} for what in ("tilt mended", "there", "back"))
+    record = {"filter": {"resampling": [there, back]}, "inputs": [{"resampling": [of_input]}]}
+    run = RunFolder(
+        tmp_path, {"filter": record, "params": {"inputs": [{"resampling": [of_input, there, back]}]}}
+    )
+    said = facts.resampling_of(run, facts.Veil(run, None))
+    assert [words.partition(":")[0] for words in said] == ["tilt mended", "there", "back"]
+
+
 def test_the_error_of_a_line_is_said_with_its_units(tmp_path):
     error = {
         "residual_mg_cm3": 4.321,
@@ -244,6 +255,12 @@ def test_a_strange_record_breaks_nothing(tmp_path, record):
     run = open_run(tmp_path)
     assert run.rows == ()
     assert facts.scan_facts(run, facts.Veil(run, None)) == []
+
+
+@pytest.mark.parametrize("path", ["9" * 5000, "a\x00b"])
+def test_a_path_that_no_system_has_is_of_a_file_that_is_not_there(tmp_path, path):
+    run = run_of(tmp_path, params={"outputs": [{"role": "map", "path": path}, {"role": "map", "path": "."}]})
+    assert [each["path"] for each in run.outputs("params", "map")] == [".", path]
 
 
 def test_bytes_that_are_no_text_do_not_stop_the_page():

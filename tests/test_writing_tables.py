@@ -16,6 +16,7 @@ from qctrun.runtime.writing.tables import Row
 def rows() -> list[Row]:
     volume = scans.density()
     line = {"slope": 0.8, "intercept": -2.5, "material": "HA", "source": "guess, of 1", "nominal": True}
+    line["error"] = {"density_se_mg_cm3": 3.5}
     nominal = volume.with_array(volume.array, provenance={"calibration": line})
     found = [
         Parameters(None, 225.0, 1000, 10.5, 120.125, 80.0, 0.25, 400.0, 250),
@@ -55,6 +56,7 @@ def test_the_csv_is_tidy(rows: list[Row]) -> None:
     assert whole["calibration_nominal"] == "true"
     assert (whole["calibration_slope"], whole["calibration_intercept_mg_cm3"]) == ("0.8", "-2.5")
     assert whole["calibration_source"] == "guess, of 1"
+    assert whole["calibration_density_se_mg_cm3"] == "3.5"
     assert label["label_id"] == "20"
     assert {name for name, value in label.items() if value == "n/a"} == {
         "label_name",

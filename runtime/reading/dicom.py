@@ -24,6 +24,8 @@ from qctrun.runtime.volume import MATERIALS, FloatArray, Material, Unit, Volume,
 
 DENSITY_TYPES = frozenset({"MGML", "MG/CM3"})
 """Rescale types, or units of a real-world value mapping, that say mg/cm3."""
+HIGHEST_HU = 32767.0
+"""Nothing in a patient lies above, but metal; what does has lost its sign: -2000 read as 63536."""
 VOXELS_PER_BYTE = 2048
 """More than the best of the packings makes of a slice of nothing but air."""
 
@@ -55,7 +57,8 @@ def read_dicom(
 
     Slices are ordered by their position along the normal (row direction cross column direction), so the
     direction is right-handed; each slice is rescaled by its own slope and intercept. Voxels that hold the
-    scanner's padding value (outside of the scan circle) become air, -1000 HU, where it lies below -1024 HU.
+    scanner's padding value (outside of the scan circle) become air, -1000 HU, where it lies below -1024 HU or above
+    32767 HU.
 
     Parameters
     ----------
@@ -92,7 +95,7 @@ def read_dicom(
         array = np.empty(series.size, np.float32)
         digest, padded = _fill(array, series.headers, unit, keep_padding=mending is not None)
         folders = slice_folders(series, folder)
-    notes += _remarks(series)
+    notes += _remarks(series) + _beyond(array, unit)
     source = path if path.is_file() else None
     scan = {**_scan(series), "padding_voxels": padded, "set_aside": dict(set_aside)}
     # Who made the scan, not its copy.
@@ -225,12 +228,12 @@ def _rescaled(stored: IntegerArray, header: Header, out: FloatArray, unit: Unit,
         return 0
     last = header.padding if header.padding_limit is None else header.padding_limit
     least, most = sorted((header.padding, last))
+    low, high = sorted((slope * least + intercept, slope * most + intercept))
     # Some files name a padding value that tissue has too (0 HU); that one is no padding.
-    if max(slope * least, slope * most) + intercept >= LOWEST_HU:
+    if high >= LOWEST_HU and low <= HIGHEST_HU:
         return 0
     outside = (stored >= least) & (stored <= most)
-    if not keep_padding:
-        out[outside] = AIR_HU
+    out[outside] = 2 * LOWEST_HU if keep_padding else AIR_HU
     return int(outside.sum())
 
 
@@ -270,6 +273,13 @@ def _remarks(series: Series) -> list[str]:
     if len({header.kernel for header in series.headers}) > 1:
         found.append(f"the slices were made with different kernels ({series.kernel})")
     return found
+
+
+def _beyond(array: FloatArray, unit: Unit) -> list[str]:
+    """Say where the values are none of tissue, because stored values have lost their sign."""
+    count = int((array > HIGHEST_HU).sum()) if unit == "HU" and array.max() > HIGHEST_HU else 0
+    what = f"{count} voxels lie above {HIGHEST_HU:g} HU, up to {array.max():g}"
+    return [f"{what}: metal, or stored values that have lost their sign"] if count else []
 
 
 def _scan(series: Series) -> dict[str, Any]:

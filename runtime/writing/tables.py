@@ -45,6 +45,7 @@ COLUMNS = {
     "calibration_intercept_mg_cm3": "Intercept of that line.",
     "calibration_material": "What the density is a density of: HA (hydroxyapatite) or K2HPO4.",
     "calibration_source": "Who or what gave the line.",
+    "calibration_density_se_mg_cm3": "Standard error of the line at 150 mg/cm3, common to all rows; n/a where unknown.",
     "calibration_nominal": "true when no calibration of the scan was known and the nominal line was used.",
     "qctrun_version": "Version of the program.",
 }
@@ -107,6 +108,7 @@ def parameter_rows(
         "calibration_slope": line.get("slope"),
         "calibration_intercept_mg_cm3": line.get("intercept"),
         "calibration_source": line.get("source"),
+        "calibration_density_se_mg_cm3": (line.get("error") or {}).get("density_se_mg_cm3"),
         "calibration_nominal": bool(line.get("nominal")),
         "qctrun_version": VERSION,
     }

@@ -140,8 +140,11 @@ def warnings_of(run: RunFolder, veil: Veil) -> tuple[list[str], list[str]]:
 
 
 def resampling_of(run: RunFolder, veil: Veil) -> list[str]:
-    """Every interpolation that was done to the voxels, in words."""
-    steps = [step for verb in VERBS for step in _resampling(run.record(verb))]
+    """Every interpolation that was done to the voxels, in words and in their order: those of an input came first."""
+    records = [run.record(verb) for verb in VERBS]
+    steps = [
+        step for record in records for part in (record.get("inputs"), record) for step in _resampling(part)
+    ]
     words = [
         f"{step.get('what')}: {step.get('interpolation')}, from {_steps(step.get('from_spacing_zyx_mm'))} "
         f"to {_steps(step.get('to_spacing_zyx_mm'))} mm (x, y, z)"
