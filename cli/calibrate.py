@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -154,7 +155,10 @@ def _run(call: Call, options: dict[str, Any]) -> None:
         _stage(call, record, staging, scan, found, text)
         call.replaced(staging.commit())
     click.echo(text if options["json"] else _words(found), nl=False)
-    call.say(f"wrote {options['out'] / FILE_NAME} in {sum(record.seconds.values()):.1f} s")
+    written = options["out"] / FILE_NAME
+    call.say(
+        f"wrote {written} in {sum(record.seconds.values()):.1f} s; use it by --calibration {quote(str(written))}"
+    )
 
 
 def _read(call: Call, record: "RunRecord") -> "Volume":

@@ -93,7 +93,7 @@ def filter_and_measure(
         except OutOfMemoryError as error:
             notes = (f"filtered and measured one after the other, not in one go: {error}",)
     if calibration is not None:
-        volume = calibration.apply(volume).warn(*calibration.warnings)
+        volume = calibration.apply(volume).warn(*calibration.warnings_for(volume))
     began = time.perf_counter()
     filtered = network(volume, mask=filter_mask, margin_mm=margin_mm, grid=grid, progress=progress)
     filtered = filtered.warn(*notes)

@@ -169,7 +169,7 @@ def on_gpu(
     if calibration is not None:
         # For its name and its place only: its numbers are still in HU, and become densities on the device.
         calibration.require_hu(volume)
-        density = calibration.named(volume, volume.array).warn(*calibration.warnings)
+        density = calibration.named(volume, volume.array).warn(*calibration.warnings_for(volume))
         line = calibration.slope, calibration.intercept
     task = network.task(density, filter_mask, margin_mm)
     if line is not None:

@@ -23,9 +23,10 @@ SCENES = {
     "noisy": Scene(noise=100),
     "tilted and flipped": Scene(tilt_degrees=-6, flipped=True, bend=-1.9, y=72),
     "to the side": Scene(x=112, y=88, bend=0),
-    "askew": Scene(askew=0.06, slices=6),
+    "askew": Scene(askew=0.06, slices=20),
     "a body denser than a rod": Scene(body=60),
     "oblong pixels": Scene(spacing=(5, 0.8, 1.2)),
+    "long and narrow pixels": Scene(spacing=(2.5, 0.6, 2.0)),
     "another tube": Scene(gain=1.8, offset=-20),
 }
 
@@ -48,6 +49,20 @@ def test_rods_are_found_and_the_line_with_them(name):
     assert found.calibration.warnings == ()
 
 
+def test_rods_of_a_longer_row_are_not_taken():
+    part = replace(QRM, densities_mg_cm3=(400.0, 600.0, 800.0))
+    assert find_rods(scan(Scene(), part), part).how == "found"
+    with pytest.raises(InputError, match="rods: wanted the 3 rods"):
+        find_rods(scan(Scene(), QRM), part)
+
+
+def test_of_two_phantoms_none_is_chosen():
+    one = scan(Scene(), QRM)
+    both = np.concatenate([one.array, one.array], axis=1)
+    with pytest.raises(InputError, match="2 different rows that could be it"):
+        find_rods(Volume(both, Grid(both.shape, one.grid.spacing), "HU"), QRM)
+
+
 @pytest.mark.parametrize("flipped", [False, True])
 def test_a_mindways_phantom_is_found_and_its_water_taken_off(flipped):
     scene = Scene(gain=1.45, offset=-4.0, flipped=flipped)
@@ -56,6 +71,7 @@ def test_a_mindways_phantom_is_found_and_its_water_taken_off(flipped):
     assert found.calibration.material == "K2HPO4"
     assert found.calibration.slope == pytest.approx(1 / (1.45 - 0.2174), rel=0.02)
     assert found.calibration.intercept == pytest.approx(4 / (1.45 - 0.2174), abs=3)
+    assert found.slice_slopes == pytest.approx(found.calibration.slope, rel=0.02)
     (warning,) = found.calibration.warnings
     assert "serial 4541A, 4560" in warning
     own = replace(MINDWAYS, serial="7", densities_mg_cm3=(-52.0, *MINDWAYS.densities_mg_cm3[1:]))
@@ -71,10 +87,21 @@ def test_a_mindways_phantom_is_found_and_its_water_taken_off(flipped):
         (Scene(x=65), QRM),
         (Scene(gain=0.5), QRM),
         (Scene(pulled=(0, 0, 0, 0, 0, -400)), QRM),
+        (Scene(pulled=(0, 0, 150, 200, 0, 0)), QRM),
         (Scene(rod_spacing=25), QRM),
         (Scene(diameter=12), QRM),
     ],
-    ids=["absent", "absent 2", "out right", "out left", "no such tube", "order", "spacing", "diameter"],
+    ids=[
+        "absent",
+        "absent 2",
+        "out right",
+        "out left",
+        "no such tube",
+        "order",
+        "bent",
+        "spacing",
+        "diameter",
+    ],
 )
 def test_doubt_is_refused_with_the_way_out(scene, phantom):
     volume = scan(scene or Scene(), phantom if scene else None)
@@ -146,6 +173,18 @@ def test_places_that_cannot_be_are_refused():
     coarse = Volume(np.zeros((3, 24, 24), np.float32), Grid((3, 24, 24), (5, 10, 10)), "HU")
     with pytest.raises(InputError, match="12 pixels or more"):
         measure_rods(coarse, place_rods(coarse.grid, QRM, [(12.0, 12.0)] * 6))
+
+
+@pytest.mark.parametrize(("beside", "noise"), [(4, 20), (6, 20), (6, 100)])
+def test_rods_that_are_given_beside_their_places_are_warned_of(beside, noise):
+    scene = Scene(noise=noise)
+    volume = scan(scene, QRM)
+    right, wrong = (
+        rods_line(volume, QRM, place_rods(volume.grid, QRM, centres(scene, 6) + np.array([0, below])))
+        for below in (0, beside)
+    )
+    assert not any("centres are given wrong" in words for words in right.calibration.warnings)
+    assert any("centres are given wrong" in words for words in wrong.calibration.warnings)
 
 
 def test_two_rods_and_sagittal_slices_are_not_searched():

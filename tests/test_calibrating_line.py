@@ -16,6 +16,11 @@ def test_rods_in_line_give_their_line():
     assert (line.slope, line.intercept) == (pytest.approx(0.8), pytest.approx(6.4))
     assert line.kept.all()
     assert line.residual_mg_cm3 == pytest.approx(0, abs=1e-9)
+    # Six rods that happen to lie in line are not known better than to 5 HU each.
+    weight = np.linalg.inv(np.vstack([DENSITIES, np.ones(6)]) @ np.vstack([DENSITIES, np.ones(6)]).T)
+    assert line.errors[0] == pytest.approx(5 * np.sqrt(weight[0, 0]) / 1.25**2)
+    # The intercept is the density of 0 HU, and so is its error.
+    assert line.errors[1] == pytest.approx(line.density_error(line.intercept))
 
 
 @pytest.mark.parametrize("bad", range(6))
@@ -105,4 +110,8 @@ def test_a_drift_is_measured_and_noise_is_none():
         # The same CT number means less density where all numbers are higher.
         assert drift.density_mg_cm3 == pytest.approx(-0.8 * drift_hu * 19, abs=1.5)
         assert drift.beyond_noise is beyond
+    # Much noise in few slices looks like a drift of many mg/cm3, and is none.
+    slices = SOUND[:, None] + np.random.default_rng(5).normal(0, 12, (6, 5))
+    chance = drift_of(*slice_lines(DENSITIES, slices, np.ones(6)), (0.8, 6.4), 2.5)
+    assert chance is not None and abs(chance.density_mg_cm3) > 3 and not chance.beyond_noise
     assert drift_of(gains[:4], offsets[:4], (0.8, 6.4), 2.5) is None

@@ -64,6 +64,27 @@ def test_only_the_mask_counts():
     assert found.calibration.error["voxels"] == inside.sum()
 
 
+@pytest.mark.parametrize("outside", [0.0, -300.0, 2000.0])
+def test_a_reference_that_ends_at_the_mask_gives_the_same_line(outside):
+    scan, reference = pair()
+    z, y, x = np.indices(GRID.size)
+    inside = (np.hypot(y - 20, x - 20) < 12) & (np.abs(z - 8) < 5)
+    cut = reference.with_array(np.where(inside, reference.array, outside).astype(np.float32))
+    found = reference_line(scan, cut, inside).calibration
+    assert (found.slope, found.intercept) == (
+        pytest.approx(1 / GAIN, rel=1e-3),
+        pytest.approx(-OFFSET / GAIN, abs=0.2),
+    )
+
+
+def test_a_poor_match_is_warned_of():
+    scan, reference = pair()
+    assert reference_line(scan, reference).calibration.warnings == ()
+    moved = reference.with_array(np.roll(reference.array, 3, 2))
+    (warning,) = reference_line(scan, moved).calibration.warnings
+    assert "go together poorly (R2 0." in warning and "check the registration" in warning
+
+
 def test_what_does_not_go_together_is_refused():
     scan, reference = pair()
     moved = Volume(reference.array, Grid(GRID.size, GRID.spacing, (0.5, 0, 0)), "mg/cm3", "HA")

@@ -63,6 +63,13 @@ def test_native_is_what_it_was_and_names_the_other_way(network):
     np.testing.assert_array_equal(network(raw, grid="native").array, filtered.array)
 
 
+def test_one_thing_is_told_of_a_spacing(network):
+    fine, coarse = (network(volume((9, 9, 9), (mm,) * 3)).warnings for mm in (0.1, 1.1))
+    assert len(fine) == len(coarse) == 1
+    assert "not tested" in fine[0] and "say --grid model" not in fine[0]
+    assert "too coarse" in coarse[0] and "say --grid model" not in coarse[0]
+
+
 @pytest.mark.parametrize("grid", ["native", "model"])
 def test_voxels_that_are_too_coarse_are_told_on_either_grid(network, grid):
     fine, coarse = (network(volume((9, 9, 9), (mm,) * 3), grid=grid).warnings for mm in (0.5, 0.7))
@@ -99,6 +106,16 @@ def test_a_mask_gives_what_the_whole_gives_and_leaves_the_rest(network, size, sp
     assert record["filtered_fraction"] == need.mean() and record["outside"] == "raw"
     assert record["computed_voxels"] < whole.provenance["filter"]["computed_voxels"]
     assert any(f"{margin_mm:g} mm around" in warning for warning in filtered.warnings)
+
+
+@pytest.mark.parametrize("spacing", [(0.1, 0.06, 0.06), (0.5, 0.3, 0.37)])
+def test_voxels_between_those_of_a_mask_stay_raw(network, spacing):
+    raw = volume((12, 40, 40), spacing)
+    mask = np.zeros(raw.grid.size, bool)
+    mask[[0, 3, 7, 11], [0, 17, 22, 39], [39, 18, 20, 0]] = True
+    there = network(raw, mask=mask, margin_mm=0.0, grid="model").array
+    np.testing.assert_allclose(there[mask], network(raw, grid="model").array[mask], atol=0.3)
+    np.testing.assert_array_equal(there[~mask], raw.array[~mask])
 
 
 def test_with_a_mask_a_scan_fits_that_is_too_large_without(network, monkeypatch):

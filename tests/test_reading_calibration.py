@@ -132,7 +132,7 @@ def test_a_calibration_in_the_folder_is_found_and_one_on_the_call_wins(scan):
     found = read(folder, strict=True)
     np.testing.assert_allclose(found.array, 0.779 * values + 83.9, rtol=1e-6)
     expected = {"slope": 0.779, "intercept": 83.9, "material": "HA", "source": "six rods", "nominal": False}
-    expected["error"] = None
+    expected |= {"error": None, "measured_in": None}
     assert found.provenance["calibration"] == expected
     assert found.warnings == ()
     assert read(folder, calibration=(2.0, 0.0), material="HA").array.max() == 118
@@ -208,3 +208,12 @@ def test_the_error_of_a_line_goes_where_the_line_goes(scan, tmp_path):
             load_calibration(write_line(tmp_path / "bad.json", error=bad))
     # What is no list of texts is no warning, and no failure.
     assert load_calibration(write_line(tmp_path / "odd.json", error={"warnings": "x"})).warnings == ()
+
+
+def test_a_slope_that_no_tube_makes_is_warned_of():
+    for slope in (0.39, 0.8, 1.25):
+        assert load_calibration((slope, 0.0), "HA").warnings == ()
+    for text in ("83,0.79", "0.08,5"):
+        (warning,) = load_calibration(text, "HA").warnings
+        assert warning.startswith("UNLIKELY CALIBRATION")
+        assert f"makes {text.split(',')[0]} mg/cm3 of one HU" in warning

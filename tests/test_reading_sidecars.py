@@ -46,7 +46,7 @@ def test_a_nominal_line_stays_nominal_through_a_file(tmp_path):
     line = {"slope": 0.8, "intercept": 0.0, "material": "HA", "source": "nominal line", "nominal": True}
     write_image(path, numbers(np.float32), Units="mg/cm3", CalibrationMaterial="HA", Calibration=line)
     volume = read(path)
-    assert volume.provenance["calibration"] == {**line, "error": None}
+    assert volume.provenance["calibration"] == {**line, "error": None, "measured_in": None}
     assert volume.warnings[0].startswith("NOMINAL CALIBRATION")
     with pytest.raises(InputError, match="measured calibration"):
         read(path, strict=True)

@@ -1,7 +1,7 @@
 """The paper's calibration: a scan's low-pass map against that of a calibrated reference scan of the same bone."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from qctrun.runtime.calibrating.line import Line
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.measuring.maps import local_maps
 from qctrun.runtime.reading.calibration import Calibration
-from qctrun.runtime.volume import Progress, Volume
+from qctrun.runtime.reading.line_origin import origin_of
+from qctrun.runtime.volume import BoolArray, FloatArray, Progress, Volume, as_mask
 
 Doubles = npt.NDArray[np.float64]
 
@@ -22,6 +23,8 @@ DIAMETER_MM = 5.0
 LEAST_SPHERES = 10
 """So many spheres must fit into the mask without sharing a voxel, by volume."""
 LEAST_R2 = 0.5
+GOOD_R2 = 0.9
+"""Below, the two slopes between which the true one lies are 10 % apart and more, which is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def reference_line(
     reference : Volume
         mg/cm3, registered to the scan and on its grid.
     mask : bool or integer array (z, y, x), optional
-        About which voxels spheres are compared; all when None.
+        About which voxels spheres are compared, and of which voxels they are means; all when None.
 
     Raises
     ------
@@ -77,11 +80,8 @@ def reference_line(
         raise InputError("reference", wanted="the scan's grid", got=difference, mend=mend)
     if reference.material is None:
         raise InputError("reference", wanted="a density of HA or K2HPO4", got=f"one in {reference.unit}")
-    density = _low_pass(reference, mask, progress)
-    # Maps are made of densities; CT numbers are averaged all the same.
-    values = _low_pass(
-        scan.with_array(scan.array, unit="mg/cm3", material=reference.material), mask, progress
-    )
+    inside = None if mask is None else as_mask(mask, scan.grid)
+    density, values = (_low_pass(reference, each.array, inside, progress) for each in (reference, scan))
     both = np.isfinite(density) & np.isfinite(values)
     x, y = density[both].astype(np.float64), values[both].astype(np.float64)
     spheres = x.size * scan.grid.voxel_mm3 / (math.pi / 6 * DIAMETER_MM**3)
@@ -90,14 +90,23 @@ def reference_line(
         raise InputError("reference", wanted=wanted, got=f"one of {spheres:.1f}")
     line = _line(x, y, min(spheres, x.size))
     calibration = _calibration(line, x, y, spheres, reference)
-    return ReferenceLine(calibration, x, y)
+    return ReferenceLine(replace(calibration, measured_in=origin_of(scan)), x, y)
 
 
 def _low_pass(
-    volume: Volume, mask: npt.NDArray[Any] | None, progress: Progress | None
-) -> npt.NDArray[np.float32]:
-    plain = volume.with_array(volume.array, provenance={})
-    return local_maps(plain, (200.0,), DIAMETER_MM, mask=mask, device="cpu", progress=progress)["BMD"].array
+    reference: Volume, array: FloatArray, inside: BoolArray | None, progress: Progress | None
+) -> FloatArray:
+    """Means over that part of each sphere that is in the mask: a reference often ends, or is zero, outside of it."""
+
+    def of_spheres(values: npt.ArrayLike) -> FloatArray:
+        # Maps are made of densities; CT numbers and masks are averaged all the same.
+        plain = reference.with_array(np.asarray(values, np.float32), provenance={})
+        found = local_maps(plain, (200.0,), DIAMETER_MM, mask=inside, device="cpu", progress=progress)
+        return found["BMD"].array
+
+    if inside is None:
+        return of_spheres(array)
+    return of_spheres(np.where(inside, array, 0)) / of_spheres(inside)
 
 
 def _line(x: Doubles, y: Doubles, independent: float) -> Line:
@@ -114,6 +123,15 @@ def _line(x: Doubles, y: Doubles, independent: float) -> Line:
         [[of_gain, -x.mean() * of_gain], [-x.mean() * of_gain, of_mean + x.mean() ** 2 * of_gain]]
     )
     return Line(gain, offset, covariance, left, np.ones(x.size, bool))
+
+
+def _warnings(fits: float, line: Line) -> list[str]:
+    if fits >= GOOD_R2:
+        return []
+    return [
+        f"the scan and its reference go together poorly (R2 {fits:.2f}), the slope may be anywhere from "
+        f"{fits * line.slope:.3f} to {line.slope:.3f}: check the registration and the mask"
+    ]
 
 
 def _calibration(line: Line, x: Doubles, y: Doubles, spheres: float, reference: Volume) -> Calibration:
@@ -134,7 +152,7 @@ def _calibration(line: Line, x: Doubles, y: Doubles, spheres: float, reference: 
         "spheres": spheres,
         "voxels": x.size,
         "diameter_mm": DIAMETER_MM,
-        "warnings": [],
+        "warnings": _warnings(fits, line),
     }
     material = reference.material or "HA"
     source = f"regression on a reference scan, spheres of {DIAMETER_MM:g} mm"

@@ -1,6 +1,5 @@
 """From rods that were measured to the scan's calibration, its error, and what to tell of it."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from qctrun.runtime.calibrating.measure import Readings, measure_rods
 from qctrun.runtime.calibrating.phantoms import Phantom, shipped
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.reading.calibration import Calibration
+from qctrun.runtime.reading.line_origin import origin_of
 from qctrun.runtime.volume import Volume
 
 Doubles = npt.NDArray[np.float64]
@@ -31,6 +31,8 @@ _SHOWN_MG_CM3 = (0.0, 300.0)
 """Over these densities, those of trabecular bone, two lines are compared."""
 _TELLING_MG_CM3 = 5.0
 _TELLING_HU = 60.0
+_TELLING_SHADING_HU = 40.0
+"""Noise makes less, even in one slice; a measured circle that reaches over the edge of a rod makes more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +141,13 @@ def rods_line(volume: Volume, phantom: Phantom, rods: Rods) -> RodsLine:
         gains = gains - WATER_DISPLACED
     drift = drift_of(gains, offsets, (line.slope, line.intercept), volume.grid.spacing[0])
     error = _error(phantom, readings, line, plain, drift, r_squared(phantom.densities_mg_cm3, above_water))
+    if rods.how == "given":
+        error["warnings"] += _beside(phantom, readings)
     used = f"{int(line.kept.sum())} of {phantom.rods} rods"
     source = f"phantom {phantom.name}: {used}, {rods.how}, slices {readings.first} to {readings.last}"
-    calibration = Calibration(line.slope, line.intercept, phantom.material, source, error=error)
+    calibration = Calibration(
+        line.slope, line.intercept, phantom.material, source, error=error, measured_in=origin_of(volume)
+    )
     return RodsLine(calibration, phantom, rods, readings, line, drift, 1 / gains, -offsets / gains)
 
 
@@ -153,7 +159,7 @@ def _of_slices(phantom: Phantom, slices: Doubles, doubt: list[float], line: Line
 
 def _error(
     phantom: Phantom, readings: Readings, line: Line, plain: Line, drift: Drift | None, fits: float
-) -> Mapping[str, Any]:
+) -> dict[str, Any]:
     slope_se, intercept_se = line.errors
     rods = [
         {
@@ -210,6 +216,17 @@ def _warnings(phantom: Phantom, line: Line, plain: Line, drift: Drift | None) ->
             f"{drift.at_mg_cm3:g} mg/cm3 over {drift.length_mm:.0f} mm"
         )
     return told
+
+
+def _beside(phantom: Phantom, readings: Readings) -> list[str]:
+    """Rods that were measured beside their places all read too near to what is around: in line, but on a wrong one."""
+    changing = [
+        f"{density:g} by {rod.shading_hu:.0f} HU (SD)"
+        for density, rod in zip(phantom.densities_mg_cm3, readings.rods, strict=True)
+        if rod.shading_hu > _TELLING_SHADING_HU
+    ]
+    words = "CT numbers change across rods, so their centres are given wrong or streaks run over them: "
+    return [words + ", ".join(changing)] if changing else []
 
 
 def _as_shipped(phantom: Phantom) -> bool:

@@ -12,12 +12,15 @@ import numpy as np
 
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.json_files import read_json
+from qctrun.runtime.reading.line_origin import foreign_warning
 from qctrun.runtime.reading.sources import opened_file
 from qctrun.runtime.volume import MATERIALS, FloatArray, Material, Unit, Volume
 
 NOMINAL_KVP = 120.0
 NOMINAL_SLOPE, NOMINAL_INTERCEPT = 0.80, 0.0
 ASSUMED_HA = "material not named and taken as HA"
+LIKELY_SLOPES = (0.25, 2.0)  # mg/cm3 per HU; a wide margin around what X-ray tubes make
+UNLIKELY = "UNLIKELY CALIBRATION: no X-ray tube makes {:g} mg/cm3 of one HU; is it SLOPE,INTERCEPT, from HU to mg/cm3?"
 ASSUMED_WARNING = "the calibration names no material and is taken as HA; name it by --material"
 
 
@@ -38,12 +41,14 @@ class Calibration:
     error : mapping of JSON values, optional
         How well the line is known, from whoever fitted it: `residual_mg_cm3`, `slope_se`, `intercept_se_mg_cm3` and
         more; `warnings`, a list of texts, goes to the readers of its densities.
+    measured_in : mapping of JSON values, optional
+        `origin_of` the scan that it was measured in.
 
     Raises
     ------
     InputError
-        When slope or intercept is no finite number, the slope is not positive, the material is unknown or the error
-        is no mapping.
+        When slope or intercept is no finite number, the slope is not positive, the material is unknown, or error or
+        measured_in is no mapping.
     """
 
     slope: float
@@ -52,6 +57,7 @@ class Calibration:
     source: str
     nominal: bool = False
     error: Mapping[str, Any] | None = field(default=None, hash=False)
+    measured_in: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         for name, value in (("slope", self.slope), ("intercept", self.intercept)):
@@ -60,8 +66,9 @@ class Calibration:
             raise InputError("calibration slope", wanted="mg/cm3 per HU above 0", got=repr(self.slope))
         if self.material not in MATERIALS:
             raise InputError("calibration material", wanted=" or ".join(MATERIALS), got=repr(self.material))
-        if not isinstance(self.error, Mapping | None):
-            raise InputError("calibration error", wanted="a JSON object or null", got=repr(self.error))
+        for name, told in (("error", self.error), ("measured_in", self.measured_in)):
+            if not isinstance(told, Mapping | None):
+                raise InputError(f"calibration {name}", wanted="a JSON object or null", got=repr(told))
 
     def apply(self, volume: Volume, *, out: FloatArray | None = None) -> Volume:
         """Turn a volume in HU into one in mg/cm3.
@@ -105,7 +112,13 @@ class Calibration:
         nominal = (nominal_warning(self),) if self.nominal else ()
         told = (self.error or {}).get("warnings")
         of_fit = [f"calibration: {words}" for words in told] if isinstance(told, list) else []
-        return (*nominal, *((ASSUMED_WARNING,) if self.source.endswith(ASSUMED_HA) else ()), *of_fit)
+        odd = () if LIKELY_SLOPES[0] <= self.slope <= LIKELY_SLOPES[1] else (UNLIKELY.format(self.slope),)
+        return (*nominal, *odd, *((ASSUMED_WARNING,) if self.source.endswith(ASSUMED_HA) else ()), *of_fit)
+
+    def warnings_for(self, scan: Volume) -> tuple[str, ...]:
+        """The same when it is applied to this scan in HU, which may be another than it was measured in."""
+        foreign = foreign_warning(self.measured_in, scan)
+        return (*((f"calibration: {foreign}",) if foreign else ()), *self.warnings)
 
     def as_dict(self) -> dict[str, Any]:
         """The line as JSON values, as it stands in every record."""
@@ -232,15 +245,10 @@ def calibration_from(values: Mapping[str, Any], name: str, material: Material | 
         raise InputError(
             name, wanted="a text as source, true or false as nominal", got=repr((source, nominal))
         )
+    more = {key: values.get(key) for key in ("error", "measured_in")}
     try:
-        return Calibration(
-            values["slope"],
-            values["intercept"],
-            material_of(stated, "material"),
-            source,
-            nominal,
-            values.get("error"),
-        )
+        known = material_of(stated, "material")
+        return Calibration(values["slope"], values["intercept"], known, source, nominal, **more)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 

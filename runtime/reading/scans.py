@@ -79,7 +79,7 @@ def read(
         given = _line(file, volume, asked_material, strict)
     if file is not None:
         volume = replace(volume, provenance={**volume.provenance, "calibration_file": str(file)})
-    return given.apply(volume, out=volume.array).warn(*given.warnings)
+    return given.apply(volume, out=volume.array).warn(*given.warnings_for(volume))
 
 
 def read_hu(
@@ -158,6 +158,7 @@ def _calibrated_already(volume: Volume, given: Calibration | None, strict: bool,
             "source": "calibrated before it came here",
             "nominal": False,
             "error": None,
+            "measured_in": None,
         },
         **volume.provenance,
         "density_from": said,
