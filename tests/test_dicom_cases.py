@@ -1,8 +1,8 @@
 """The judge of docs/dicom.md: what the tags contradict is found wrong, whoever made it; qctrun is wrong on none."""
 
 import dataclasses
-import shutil
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
