@@ -209,7 +209,12 @@ def main(words: list[str]) -> int:
         tally.faults += found.faults
         print(family, dict(found.outcomes[family]), *found.faults, sep="\n  ")
     if len(words) > 1:
-        told = {"machine": cpu_words(), "mutations": tally.total, "outcomes": tally.outcomes, "faults": tally.faults}
+        told = {
+            "machine": cpu_words(),
+            "mutations": tally.total,
+            "outcomes": tally.outcomes,
+            "faults": tally.faults,
+        }
         Path(words[1]).write_text(json.dumps(told, indent=2) + "\n")
     return bool(tally.faults)
 
