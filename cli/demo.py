@@ -47,8 +47,8 @@ def command(call: Call, out: Path, seed: int, overwrite: bool) -> None:
       qctrun-out/           what filter and params wrote
       demo.png              slices, maps and errors of raw, filtered and truth
     """
+    from qctrun.runtime.drawing import require_matplotlib
     from qctrun.runtime.writing import Staging
-    from qctrun.train.insilico.picture import require_matplotlib
 
     require_matplotlib()
     _refuse_existing(out, overwrite)

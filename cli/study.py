@@ -108,8 +108,8 @@ def run_command(
       results.csv        every number as one table
       *.png              figures
     """
+    from qctrun.runtime.drawing import require_matplotlib
     from qctrun.runtime.writing import Staging
-    from qctrun.train.insilico.picture import require_matplotlib
     from qctrun.train.needs import require_torch
 
     require_torch()

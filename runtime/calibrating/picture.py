@@ -10,29 +10,13 @@ from qctrun.runtime.calibrating.drift import AT_MG_CM3
 from qctrun.runtime.calibrating.measure import CORE
 from qctrun.runtime.calibrating.reference import ReferenceLine
 from qctrun.runtime.calibrating.rods_line import RodsLine
-from qctrun.runtime.errors import RuntimeMissingError
+from qctrun.runtime.drawing import require_matplotlib
 from qctrun.runtime.volume import Volume
 
 Doubles = npt.NDArray[np.float64]
 
 _LINE, _ROD, _BAD = "#1b6ca8", "#1b9e55", "#d1495b"
 _DPI = 110
-
-
-def require_matplotlib() -> Any:
-    """The drawing module, or the line that installs it.
-
-    Raises
-    ------
-    RuntimeMissingError
-        When matplotlib is not installed.
-    """
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        mend = 'type: pip install "qctrun[report]"'
-        raise RuntimeMissingError("picture", wanted="matplotlib", got="not installed", mend=mend) from error
-    return matplotlib.figure
 
 
 def draw_rods(volume: Volume, found: RodsLine) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.runtime.errors import QctrunError
+from qctrun.runtime.drawing import require_matplotlib
 from qctrun.runtime.volume import MapKey
 from qctrun.train.insilico.demonstration import Measured, rmse
 
@@ -29,7 +29,7 @@ def draw(found: Mapping[str, Measured], threshold_mg_cm3: float, path: Path) -> 
 
     Raises
     ------
-    QctrunError
+    RuntimeMissingError
         When matplotlib is not installed.
     """
     figure_module = require_matplotlib()
@@ -48,22 +48,6 @@ def draw(found: Mapping[str, Measured], threshold_mg_cm3: float, path: Path) -> 
         f"spheres of 4.3 mm, threshold {threshold_mg_cm3:g} mg/cm³: simulated data, research use"
     )
     figure.savefig(path, dpi=80)
-
-
-def require_matplotlib() -> Any:
-    """The drawing module, or the line that installs it.
-
-    Raises
-    ------
-    QctrunError
-        When matplotlib is not installed.
-    """
-    try:
-        import matplotlib.figure
-    except ImportError as error:
-        mend = 'type: pip install "qctrun[report]"'
-        raise QctrunError("picture", wanted="matplotlib", got="not installed", mend=mend) from error
-    return matplotlib.figure
 
 
 def _window(array: npt.NDArray[np.float32]) -> tuple[int, slice, slice]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.train.insilico.picture import require_matplotlib
+from qctrun.runtime.drawing import require_matplotlib
 from qctrun.train.study.over_folds import STRUCTURE
 
 Array = npt.NDArray[Any]
