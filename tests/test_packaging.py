@@ -58,8 +58,10 @@ def test_extras_are_the_promised_ones(setup: configparser.ConfigParser) -> None:
         "cuda",
         "dicom",
         "openvino",
-        "train",
+        "pairs",
         "report",
+        "scanco",
+        "train",
         "study",
         "test",
     }
