@@ -85,7 +85,7 @@ def command(
 ) -> None:
     """Filter a scan with the bone-parameter-aware network.
 
-    INPUT is a DICOM folder, a zip of one, or a NIfTI, MHA or NRRD file. calibration.json and mask.nii.gz
+    INPUT is a DICOM folder, a zip of one, or a NIfTI, MHA, NRRD, AIM or ISQ file. calibration.json and mask.nii.gz
     beside it are found and used; that mask is kept for `qctrun params`, only --mask restricts the filter.
 
     \b

@@ -34,7 +34,7 @@ def command(call: Call, source: Path, as_json: bool) -> None:
 
     Of a DICOM folder or a zip of one: a line for every CT series with its size, spacing and axes (LPS: x to
     the left, y to the back, z to the head; ~ oblique), tube voltage and kernel, and whether it is the one that
-    is taken, a candidate for --series-uid, or why not; -v says more of each. Of a NIfTI, MHA or NRRD file: its
+    is taken, a candidate for --series-uid, or why not; -v says more of each. Of an image file: its
     geometry, type and unit, and the line it was made with. Of both: the calibration and the mask beside it.
     """
     from qctrun.runtime.json_files import json_text

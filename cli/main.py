@@ -23,7 +23,8 @@ VERBS = {
     "info": "Show what is in a file or folder, also when it is not a volume.",
     "report": "Make one HTML page about a run, with its pictures.",
     "doctor": "Show what of this machine can be used, and what is missing.",
-    "train": "Train a filter on simulated scans.",
+    "pairs": "Register and calibrate scans of two scanners into data to train on.",
+    "train": "Train a filter on simulated scans, or on real pairs.",
     "study": "Reproduce the paper's tables on simulated scans.",
     "export": "Turn a trained filter into an ONNX model and check it.",
 }

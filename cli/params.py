@@ -63,7 +63,7 @@ def command(
 ) -> None:
     """Measure BMD, BV/TV and TMD: one table and local maps.
 
-    INPUT is a DICOM folder, a zip of one, or a NIfTI, MHA or NRRD file. Without INPUT the volume is measured
+    INPUT is a DICOM folder, a zip of one, or a NIfTI, MHA, NRRD, AIM or ISQ file. Without INPUT the volume is measured
     that the last `qctrun filter` has written into the folder of --out, with the mask of that run.
 
     \b

@@ -56,7 +56,7 @@ def command(
 ) -> None:
     """Take the trabecular inside of a vertebral mask.
 
-    MASK is a mask or label map: NIfTI, MHA, NRRD or DICOM SEG. A voxel stays when its centre lies at least --mm
+    MASK is a mask or label map: NIfTI, MHA, NRRD, AIM or DICOM SEG. A voxel stays when its centre lies at least --mm
     from the surface of its own label; what lies beyond the border of the image counts as outside. Small holes are
     filled before.
 

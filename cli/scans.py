@@ -100,8 +100,14 @@ def _say_calibration(call: Call, record: "RunRecord", provenance: Mapping[str, A
     known = line["slope"] is not None
     words = line_words(line) if known else ""
     if said := provenance.get("density_from"):
-        by = {"sidecar": "its sidecar says", "tags": "its rescale type says", "call": "--unit says"}[said]
-        made = f"made with {words}, {line['source']}" if known else "by what line is not known"
+        by = {
+            "sidecar": "its sidecar says",
+            "tags": "its rescale type says",
+            "header": "the scanner's own calibration says",
+            "call": "--unit says",
+        }[said]
+        unknown = line["source"] if said == "header" else "by what line is not known"
+        made = f"made with {words}, {line['source']}" if known else unknown
         call.say(f"density in mg/cm3 {line['material']}, as {by} ({made})")
         return
     words += f" ({line['source']})"

@@ -1,10 +1,11 @@
 """The kinds of files that are read and written, known by the ends of their names."""
 
+import re
 from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Literal
 
-Format = Literal["dicom", "dicom-zip", "nifti", "mha", "nrrd"]
+Format = Literal["dicom", "dicom-zip", "nifti", "mha", "nrrd", "aim", "isq"]
 
 READABLE: dict[str, Format] = {
     ".nii.gz": "nifti",
@@ -13,6 +14,8 @@ READABLE: dict[str, Format] = {
     ".mhd": "mha",
     ".nrrd": "nrrd",
     ".nhdr": "nrrd",
+    ".aim": "aim",
+    ".isq": "isq",
     ".zip": "dicom-zip",
 }
 """What `read` understands; longer suffixes stand before those that they end in."""
@@ -30,7 +33,13 @@ UNFINISHED = ".qctrun-"
 
 def suffix_of(path: PurePath, among: Iterable[str] = READABLE) -> str:
     """The known suffix of a file name, in small letters, `.nii.gz` taken as one; empty when it has none."""
-    return next((suffix for suffix in among if path.name.lower().endswith(suffix)), "")
+    name = without_version(path.name).lower()
+    return next((suffix for suffix in among if name.endswith(suffix)), "")
+
+
+def without_version(name: str) -> str:
+    """`C0001.ISQ;1` as `C0001.ISQ`: OpenVMS, on which Scanco's scanners run, numbers the versions of a file."""
+    return re.sub(r"(?i)(?<=\.aim|\.isq);[0-9]+$", "", name)
 
 
 def is_utf8(path: PurePath) -> bool:

@@ -82,5 +82,5 @@ def test_labels_refuse_a_file_that_is_no_image(tmp_path):
     grid = read_hu(tmp_path / "a.nii.gz").grid
     with pytest.raises(InputError, match="no such file"):
         read_labels(tmp_path / "mask.nii.gz", grid)
-    with pytest.raises(InputError, match=r"a NIfTI, MHA or NRRD file, got dicom"):
+    with pytest.raises(InputError, match=r"a NIfTI, MHA, NRRD or AIM file, got dicom"):
         read_labels(tmp_path, grid)

@@ -19,6 +19,9 @@ from qctrun.runtime.reading.headers import read_headers
 from qctrun.runtime.reading.images import check_header, reader_of, sidecar_path_of
 from qctrun.runtime.reading.mending import is_mendable
 from qctrun.runtime.reading.nifti import check_place
+from qctrun.runtime.reading.scanco import FORMATS as SCANCO
+from qctrun.runtime.reading.scanco import scanco_facts
+from qctrun.runtime.reading.scanco_slices import slices_line
 from qctrun.runtime.reading.sources import format_of, opened_folder, quiet
 from qctrun.runtime.reading.stacks import Series, axes_of, stacked
 
@@ -36,7 +39,7 @@ def describe(path: str | Path) -> Facts:
     Parameters
     ----------
     path : str or Path
-        DICOM folder, zip of one, or a NIfTI, MHA or NRRD file.
+        DICOM folder, zip of one, or a NIfTI, MHA, NRRD, AIM or ISQ file.
 
     Returns
     -------
@@ -92,6 +95,8 @@ def _still_to_say(found: Series, verdict: str) -> str:
     if is_mendable(found):
         return "; --allow-resample mends it"
     unit = stated_unit(found.headers)
+    if _by_scanco(found):
+        return ""
     unscaled = any(header.slope is None or header.intercept is None for header in found.headers)
     if verdict not in ("taken", "candidate") or (unit == "HU" and not unscaled):
         return ""
@@ -102,10 +107,22 @@ def _still_to_say(found: Series, verdict: str) -> str:
 
 def _values(found: Series) -> str:
     """What the numbers of the slices are, by their tags."""
+    if said := _by_scanco(found):
+        return said
     unit = stated_unit(found.headers)
     if unit is None:
         return f"rescale type {'/'.join(sorted({header.rescale_type for header in found.headers}))}"
     return " ".join(part for part in (unit, unit == "mg/cm3" and stated_material(found.headers)) if part)
+
+
+def _by_scanco(found: Series) -> str:
+    """The density, or why there is none, of slices that Scanco's software exported; else empty."""
+    try:
+        density = stated_unit(found.headers) == "mg/cm3"
+        own = None if density else slices_line(found.headers, found.headers[0].path.parent)
+    except InputError:
+        return "not told: see what reading it says"
+    return f"mg/cm3 {own.line.material} of {own.values}" if own else ""
 
 
 def _place(found: Series) -> Facts:
@@ -137,6 +154,8 @@ def _side(axis: npt.NDArray[np.float64]) -> tuple[int, int]:
 
 
 def _image(path: Path, kind: Format) -> Facts:
+    if kind in SCANCO:
+        return scanco_facts(path)
     check_header(path, kind, voxels=False)
     reader = reader_of(path, kind)
     try:

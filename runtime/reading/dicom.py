@@ -17,6 +17,7 @@ from qctrun.runtime.reading.companions import slice_folders
 from qctrun.runtime.reading.headers import Header, read_headers
 from qctrun.runtime.reading.mending import AIR_HU, LOWEST_HU, Mending, is_mendable, mended, mending_of
 from qctrun.runtime.reading.pixels import IntegerArray, stored_frames
+from qctrun.runtime.reading.scanco_slices import slices_line
 from qctrun.runtime.reading.sources import format_of, opened_folder, stem_of
 from qctrun.runtime.reading.stacks import Series, stacked
 from qctrun.runtime.reading.told import calibration_in, history_of, sidecar_in
@@ -74,8 +75,9 @@ def read_dicom(
     Returns
     -------
     Volume
-        In HU, or in mg/cm3 when `unit` says so. Its provenance has `inputs`, `stem`, `scan`, `warnings`, in
-        `slice_folders` where below `path` the slices lie, and `resampling` where the voxels were interpolated.
+        In HU, or in mg/cm3 when `unit`, the tags or a Scanco scanner's own calibration in them say so. Its
+        provenance has `inputs`, `stem`, `scan`, `warnings`, in `slice_folders` where below `path` the slices lie, and
+        `resampling` where the voxels were interpolated.
 
     Raises
     ------
@@ -87,14 +89,22 @@ def read_dicom(
         series, notes = choose(stacked(headers), series_uid, set_aside, path)
         if series.grid is None and not (allow_resample and series.crooked):
             raise _no_volume(series, path)
-        asked_unit, unit = unit, _unit(series.headers, unit, path)
+        own = None
+        if unit is None and stated_unit(series.headers) != "mg/cm3":
+            own = slices_line(series.headers, path)
+        asked_unit, unit = unit, "mg/cm3" if own else _unit(series.headers, unit, path)
         sidecar = sidecar_in(series.headers[0].path) if unit == "mg/cm3" else {}
-        material = _density(series.headers, unit, material, path, sidecar)
+        material = (
+            own.material(material, path) if own else _density(series.headers, unit, material, path, sidecar)
+        )
         mending = mending_of(series, path) if series.grid is None else None
         _require_bytes(series, path)
         array = np.empty(series.size, np.float32)
         digest, padded = _fill(array, series.headers, unit, keep_padding=mending is not None)
         folders = slice_folders(series, folder)
+    if own:
+        own.apply(array)
+        notes += own.notes
     notes += _remarks(series) + _beyond(array, unit)
     source = path if path.is_file() else None
     scan = {**_scan(series), "padding_voxels": padded, "set_aside": dict(set_aside)}
@@ -115,7 +125,10 @@ def read_dicom(
         **history_of(sidecar, notes),
         **calibration_in(sidecar, str(path), material),
     }
-    if unit == "mg/cm3" and not asked_unit:
+    if own:
+        scan["scanco"] = own.line.as_dict()
+        provenance |= {"density_from": "header", "calibration": own.line.as_calibration()}
+    elif unit == "mg/cm3" and not asked_unit:
         provenance["density_from"] = "tags"
     if mending is None:
         assert series.grid is not None  # refused above

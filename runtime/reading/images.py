@@ -17,6 +17,8 @@ from qctrun.runtime.reading.calibration import material_of, unit_of
 from qctrun.runtime.reading.metaimage import check_metaimage
 from qctrun.runtime.reading.nifti import check_nifti, check_numbers
 from qctrun.runtime.reading.nrrd import check_nrrd
+from qctrun.runtime.reading.scanco import FORMATS as SCANCO
+from qctrun.runtime.reading.scanco import load_scanco
 from qctrun.runtime.reading.sources import cause, format_of, quiet, readable, stem_of
 from qctrun.runtime.reading.told import calibration_in, history_of, is_number
 from qctrun.runtime.volume import Grid, Material, Unit, Volume, require_finite
@@ -91,8 +93,10 @@ def load(path: Path) -> tuple[NumberArray, Grid, tuple[str, ...]]:
         itself about its place, or has not three axes, all perpendicular.
     """
     kind = format_of(path)
+    if kind in SCANCO:
+        return load_scanco(path)
     if kind not in READERS:
-        raise InputError(f"{path}", wanted="a NIfTI, MHA or NRRD file", got=kind)
+        raise InputError(f"{path}", wanted="a NIfTI, MHA, NRRD or AIM file", got=kind)
     with readable(path):
         path.open("rb").close()
     notes = check_header(path, kind)

@@ -79,7 +79,7 @@ def read_label_map(
     Parameters
     ----------
     path : str or Path
-        NIfTI, MHA or NRRD file, a DICOM SEG, or one inside of a zip (`scan.zip/mask.nii.gz`).
+        NIfTI, MHA, NRRD or AIM file, a DICOM SEG, or one inside of a zip (`scan.zip/mask.nii.gz`).
     grid : Grid
         Of the volume.
     label_ids : sequence of int or str, optional

@@ -16,6 +16,8 @@ from qctrun.runtime.reading.calibration import (
 from qctrun.runtime.reading.companions import CALIBRATION, find_companion
 from qctrun.runtime.reading.dicom import read_dicom
 from qctrun.runtime.reading.images import read_image
+from qctrun.runtime.reading.scanco import FORMATS as SCANCO
+from qctrun.runtime.reading.scanco import read_scanco
 from qctrun.runtime.reading.sources import format_of
 from qctrun.runtime.volume import Material, Unit, Volume
 
@@ -35,7 +37,7 @@ def read(
     Parameters
     ----------
     path : str or Path
-        DICOM folder, zip of one, or a NIfTI, MHA or NRRD file.
+        DICOM folder, zip of one, or a NIfTI, MHA, NRRD, AIM or ISQ file.
     calibration : Calibration, (slope, intercept) or JSON file, optional
         From HU to mg/cm3. Without it `calibration.json` beside the scan is taken (`find_beside`), else, at
         120 kVp, the nominal line 0.80 HU + 0 mg/cm3 HA with a warning.
@@ -55,7 +57,7 @@ def read(
     -------
     Volume
         mg/cm3, finite, on the native grid. Its provenance has `inputs`, `stem`, `scan`, `calibration`,
-        `calibration_file` where the line came from one, `density_from` ("sidecar", "tags" or "call": who said
+        `calibration_file` where the line came from one, `density_from` ("sidecar", "tags", "header" or "call": who said
         so) where the scan was calibrated before, `resampling` where its voxels were interpolated, and `warnings`.
 
     Raises
@@ -103,6 +105,25 @@ def read_hu(
     return volume
 
 
+def read_density(path: str | Path, *, unit: str | None = None, material: str | None = None) -> Volume:
+    """Read a scan that is density as it stands, and none that a line would have to make so.
+
+    Arguments, result and errors as those of `read`.
+
+    Raises
+    ------
+    InputError
+        Also when it is in HU.
+    """
+    path = Path(path)
+    asked_unit = None if unit is None else unit_of(unit)
+    volume = _read(path, asked_unit, None if material is None else material_of(material), None, False)
+    if volume.unit != "mg/cm3":
+        mend = "calibrate it before, and write it as density"
+        raise InputError(f"{path}", wanted="density in mg/cm3", got=f"a scan in {volume.unit}", mend=mend)
+    return _calibrated_already(volume, None, False, path)
+
+
 def _read(
     path: Path, unit: Unit | None, material: Material | None, series_uid: str | None, allow_resample: bool
 ) -> Volume:
@@ -123,6 +144,8 @@ def _read_as_it_is(
         )
     if series_uid is not None:
         raise UsageError("--series-uid", wanted="a DICOM folder or zip", got=str(path))
+    if format_of(path) in SCANCO:
+        return read_scanco(path, unit=unit, material=material)
     return read_image(path, unit=unit, material=material)
 
 
@@ -142,6 +165,7 @@ def _calibrated_already(volume: Volume, given: Calibration | None, strict: bool,
                 "as its rescale type says",
                 "leave --calibration away; another line needs the scan in HU",
             ),
+            "header": ("as its header says", "leave --calibration away"),
             "call": ("as --unit says", "leave --calibration away, or say --unit hu if it is in HU"),
         }[said]
         got = f"mg/cm3, calibrated already {by}"

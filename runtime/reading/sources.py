@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 import SimpleITK as sitk
 
 from qctrun.runtime.errors import InputError, OutputError
-from qctrun.runtime.formats import READABLE, UNFINISHED, Format, suffix_of
+from qctrun.runtime.formats import READABLE, UNFINISHED, Format, suffix_of, without_version
 
-WANTED = "a DICOM folder, a zip of one, or a .nii, .nii.gz, .mha, .mhd, .nrrd file"
+WANTED = "a DICOM folder, a zip of one, or a .nii, .nii.gz, .mha, .mhd, .nrrd, .aim, .isq file"
 
 MAX_ZIP_BYTES = 16 * 2**30
 MAX_ZIP_MEMBERS = 100_000
@@ -74,7 +74,7 @@ def stem_of(path: str | Path) -> str:
         if path.is_dir():
             return path.resolve().name
     suffix = suffix_of(path)
-    return path.name[: -len(suffix)] if suffix else path.stem
+    return without_version(path.name)[: -len(suffix)] if suffix else path.stem
 
 
 def is_dicom(path: Path) -> bool:
