@@ -9,6 +9,7 @@ from qctrun.cli.call import Call
 from qctrun.cli.epochs import epoch_words
 from qctrun.cli.failures import EXIT_CODES
 from qctrun.cli.options import PathType, computing_options, verb
+from qctrun.cli.study_lab import lab_command
 
 _WORK = "runs/study"
 
@@ -21,6 +22,7 @@ def command() -> None:
     \b
     qctrun study check-raw                   raw scans and truth against the paper's Tables 1-3
     qctrun study run --out docs/results      everything: training, tables and figures
+    qctrun study lab --out lab               a study of two scanners on disk, for qctrun pairs
     """
 
 
@@ -161,3 +163,4 @@ def _study(
 
 command.add_command(check_raw_command)
 command.add_command(run_command)
+command.add_command(lab_command)

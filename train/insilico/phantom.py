@@ -68,11 +68,16 @@ def random_field_phantom(
     rng = np.random.default_rng(seed)
     character = character or Character.draw(rng)
     fine = tuple(n * b for n, b in zip(size, BINNING, strict=True))
-    bone = random_field_bone(fine, character, rng)
-    marrow = MARROW_SPREAD_MG_CM3 * smooth_field(fine, FINE_SPACING_MM, SLOW_MM, rng)
-    tissue = bone * np.float32(character.tissue_mg_cm3) + (1 - bone) * marrow
+    tissue = spongiosa(fine, character, rng)
     name = name or f"random-field-{seed}"
     return phantom_of(tissue, name, name, RANDOM_FIELD_BLUR_MM, seed, scanner or Scanner())
+
+
+def spongiosa(size: Size, character: Character, rng: np.random.Generator) -> FloatArray:
+    """Density of random-field bone and its marrow on the fine grid (z, y, x), mg HA/cm3."""
+    bone = random_field_bone(size, character, rng)
+    marrow = MARROW_SPREAD_MG_CM3 * smooth_field(size, FINE_SPACING_MM, SLOW_MM, rng)
+    return bone * np.float32(character.tissue_mg_cm3) + (1 - bone) * marrow
 
 
 def microct_phantom(path: Path, seed: int, scanner: Scanner | None = None) -> Phantom:

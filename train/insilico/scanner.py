@@ -79,26 +79,39 @@ class Scanner:
         z, y, x = BINNING
         return np.ascontiguousarray(moved[::z, ::y, ::x])
 
-    def noise(self, size: Size, mas: float, level: FloatArray, rng: np.random.Generator) -> FloatArray:
-        """Noise on the paper's grid at a tube current, `level` being the local factor (z, y, x)."""
+    def noise(
+        self,
+        size: Size,
+        mas: float,
+        level: FloatArray,
+        rng: np.random.Generator,
+        spacing_mm: Triple = PAPER_SPACING_MM,
+    ) -> FloatArray:
+        """Noise on a grid (the paper's) at a tube current, `level` being the local factor (z, y, x).
+
+        A voxel's variance is the same on every grid fine enough for the noise: voxels are samples of it, no averages.
+        """
         # At least 16 mm each way, so that a small cube has the low frequencies of a large scan.
         room = tuple(
-            fft.next_fast_len(max(n, int(16 / d)), real=True)
-            for n, d in zip(size, PAPER_SPACING_MM, strict=True)
+            fft.next_fast_len(max(n, int(16 / d)), real=True) for n, d in zip(size, spacing_mm, strict=True)
         )
-        shape = by_radius(room, PAPER_SPACING_MM, self.noise_response)
+        shape = by_radius(room, spacing_mm, self.noise_response)
         z, y, x = size
         sigma = np.sqrt(self.noise_variance_360 * 360.0 / mas)
         return np.asarray(sigma * level * shaped_noise(room, shape, rng)[:z, :y, :x], dtype=np.float32)
 
-    def level(self, size: Size, rng: np.random.Generator) -> FloatArray:
+    def level(
+        self, size: Size, rng: np.random.Generator, spacing_mm: Triple = PAPER_SPACING_MM
+    ) -> FloatArray:
         """The repeatable local noise level of a phantom, about one."""
-        field = smooth_field(size, PAPER_SPACING_MM, self.smooth_length_mm, rng)
+        field = smooth_field(size, spacing_mm, self.smooth_length_mm, rng)
         return np.asarray(np.clip(1 + self.noise_level_spread * field, 0.6, 1.4), dtype=np.float32)
 
-    def scan_level(self, level: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def scan_level(
+        self, level: FloatArray, rng: np.random.Generator, spacing_mm: Triple = PAPER_SPACING_MM
+    ) -> FloatArray:
         """The local noise level of one scan: that of the phantom, and what differs from scan to scan."""
-        field = smooth_field(level.shape, PAPER_SPACING_MM, self.smooth_length_mm, rng)
+        field = smooth_field(level.shape, spacing_mm, self.smooth_length_mm, rng)
         return np.asarray(level * np.clip(1 + self.scan_level_spread * field, 0.8, 1.2), dtype=np.float32)
 
     def bias(self, size: Size, rng: np.random.Generator) -> FloatArray:

@@ -19,6 +19,7 @@ def write_series(
     *,
     mas: float,
     seed: int,
+    centre_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> list[Path]:
     """Write one CT slice a file, axial, head first, in HU.
 
@@ -32,6 +33,8 @@ def write_series(
         Created when absent.
     mas, seed
         Tube current-time product for the header, and what the series' UIDs are made from.
+    centre_mm : (float, float, float)
+        Where the middle of the grid lies in the scanner's world (x, y, z).
 
     Returns
     -------
@@ -40,7 +43,7 @@ def write_series(
     """
     folder.mkdir(parents=True, exist_ok=True)
     stored = np.clip(np.rint(scan_hu), *HU_RANGE).astype("<i2")
-    origin = [-(n - 1) / 2 * d for n, d in zip(scan_hu.shape, spacing_mm, strict=True)]
+    origin = [c - (n - 1) / 2 * d for c, n, d in zip(centre_mm[::-1], scan_hu.shape, spacing_mm, strict=True)]
     paths = []
     for index, slice_hu in enumerate(stored):
         path = folder / f"{index + 1:04d}.dcm"

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.train.insilico.bone import FINE_SPACING_MM, SLOW_MM, Character, random_field_bone
+from qctrun.train.insilico.bone import FINE_SPACING_MM, SLOW_MM, Character
 from qctrun.train.insilico.fields import FloatArray, Size, smooth_field
-from qctrun.train.insilico.phantom import MARROW_SPREAD_MG_CM3, RANDOM_FIELD_BLUR_MM, Phantom, phantom_of
+from qctrun.train.insilico.phantom import RANDOM_FIELD_BLUR_MM, Phantom, phantom_of, spongiosa
 from qctrun.train.insilico.scanner import BINNING, PAPER_SPACING_MM, Scanner
 
 CORE_RADIUS_MM = 15.0
@@ -67,11 +67,8 @@ def _with_surroundings(phantom: Phantom, size: Size) -> Phantom:
 
 def _spongiosa(size: tuple[int, ...], rng: np.random.Generator) -> FloatArray:
     """Density of bone and marrow on the fine grid, mg HA/cm3; of average character, so that the demo is typical."""
-    roomy = tuple(n + n % 2 for n in size)
-    bone = random_field_bone(roomy, Character(), rng)
-    marrow = MARROW_SPREAD_MG_CM3 * smooth_field(roomy, FINE_SPACING_MM, SLOW_MM, rng)
     z, y, x = size
-    return np.asarray((bone * np.float32(1060.0) + (1 - bone) * marrow)[:z, :y, :x])
+    return spongiosa(tuple(n + n % 2 for n in size), Character(), rng)[:z, :y, :x]
 
 
 def _depth(size: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> FloatArray:
