@@ -13,9 +13,11 @@ from qctrun.train.raster import (
     RASTER,
     REPETITIONS,
     TUBE_CURRENTS_MAS,
+    box_positions,
     centre,
     corners,
     output_box,
+    patch_box,
 )
 
 
@@ -74,3 +76,53 @@ def test_output_box_is_what_a_halo_leaves(corner):
     assert len(left) == np.prod(OUTPUT)
     np.testing.assert_array_equal(left.mean(axis=0), centre(corner))
     np.testing.assert_array_equal(np.argwhere(volume > 0).mean(axis=0), centre(corner))
+
+
+def full_boxes(mask, raster):
+    """By the sum of each box from an integral image, over all corners of the raster."""
+    z, y, x = PATCH
+    sums = np.pad(mask.cumsum(0, dtype=int).cumsum(1).cumsum(2), ((1, 0),) * 3)
+    sums = sums[z:] - sums[:-z]
+    sums = sums[:, y:] - sums[:, :-y]
+    sums = sums[:, :, x:] - sums[:, :, :-x]
+    start = np.argwhere(mask).min(axis=0)
+    full = np.argwhere(sums == z * y * x)
+    return [tuple(map(int, corner)) for corner in full if not ((corner - start) % raster).any()]
+
+
+@pytest.mark.parametrize("raster", [RASTER, (4, 8, 8), (1, 3, 2)])
+@pytest.mark.parametrize("seed", range(4))
+def test_positions_are_those_whose_whole_box_lies_in_the_mask(raster, seed):
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((34, 64, 70), bool)
+    mask[2:33, 3:62, 1:69] = True
+    for hole in rng.integers(0, mask.shape, (seed, 3)):
+        mask[tuple(hole)] = False
+    assert box_positions(mask, raster) == full_boxes(mask, raster)
+
+
+def test_one_voxel_that_is_missing_anywhere_takes_the_patch_away():
+    whole = np.ones(PATCH, bool)
+    assert box_positions(whole) == [(0, 0, 0)]
+    for corner in product(*((0, side // 2, side - 1) for side in PATCH)):
+        mask = np.pad(whole, 3)
+        mask[tuple(np.add(corner, 3))] = False
+        assert box_positions(mask) == []
+
+
+def test_positions_do_not_depend_on_how_much_lies_around_the_bone():
+    _, y, x = np.indices((40, 90, 90))
+    mask = np.hypot(y - 45, x - 45) < 42
+    alone = box_positions(mask)
+    around = box_positions(np.pad(mask, ((5, 0), (11, 3), (2, 9))))
+    assert len(alone) > 4
+    assert around == [(z + 5, y + 11, x + 2) for z, y, x in alone]
+
+
+def test_nothing_fits_an_empty_or_a_thin_mask():
+    assert box_positions(np.zeros((30, 50, 50), bool)) == []
+    assert box_positions(np.ones((20, 80, 80), bool)) == []
+
+
+def test_a_patch_s_box_is_of_a_patch_s_size():
+    assert np.ones((30, 50, 50))[patch_box((3, 4, 5))].shape == PATCH

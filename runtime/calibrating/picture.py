@@ -17,6 +17,7 @@ Doubles = npt.NDArray[np.float64]
 
 _LINE, _ROD, _BAD = "#1b6ca8", "#1b9e55", "#d1495b"
 _DPI = 110
+_MOST_POINTS = 3000
 
 
 def draw_rods(volume: Volume, found: RodsLine) -> bytes:
@@ -60,15 +61,28 @@ def draw_reference(found: ReferenceLine) -> bytes:
     ends = np.array([x.min(), x.max()])
     axes.hexbin(x, y, gridsize=60, bins="log", cmap="Greys")
     axes.plot(ends, (ends - line.intercept) / line.slope, color=_LINE)
+    _draw_left_out(axes, x, y, found)
     axes.set(xlabel=f"reference, mg {line.material}/cm³", ylabel="scan, HU", title="means of 5 mm spheres")
     left = line.slope * y + line.intercept - x
     residuals.hexbin(x, left, gridsize=60, bins="log", cmap="Greys")
+    _draw_left_out(residuals, x, left, found)
     residuals.axhline(0, color=_LINE)
     residuals.set(xlabel=f"reference, mg {line.material}/cm³", ylabel="left over, mg/cm³", title="residuals")
     figure.suptitle(
         f"{line.source}: mg {line.material}/cm³ = {line.slope:.4f} HU {line.intercept:+.1f}", fontsize=12
     )
     return _png(figure)
+
+
+def _draw_left_out(axes: Any, x: Doubles, y: Doubles, found: ReferenceLine) -> None:
+    """Spheres that the line does not rest on; a few thousand show where they lie as well as all."""
+    out = np.flatnonzero(~found.kept)
+    if out.size:
+        some = out[:: out.size // _MOST_POINTS + 1]
+        share = 100 * out.size / found.kept.size
+        label = f"left out: {share:.2g} %"
+        axes.plot(x[some], y[some], ".", ms=2, alpha=0.5, color=_BAD, label=label)
+        axes.legend(fontsize=8, markerscale=4)
 
 
 def _draw_slice(axes: Any, volume: Volume, found: RodsLine, z: int) -> None:
