@@ -1,4 +1,4 @@
-"""`qctrun train`: simulated scans in, a trained network and its scores out."""
+"""`qctrun train`: simulated scans or real pairs in, a trained network and its scores out."""
 
 import shlex
 from dataclasses import replace
@@ -6,17 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from qctrun.cli.call import Call
 from qctrun.cli.epochs import epoch_words
 from qctrun.cli.options import PathType, computing_options, verb
+from qctrun.cli.training_data import folds_of, measured_words, require_one_split, split_of, unseen_words
 
-_FOLDS = 5
-_UNSEEN = {
-    "positions": "positions never seen in training, in vertebrae that were",
-    "vertebrae": "a vertebra never seen in training",
-}
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
@@ -45,19 +40,26 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     "--out",
     type=PathType(),
     metavar="DIR",
-    help="Folder of the run; default: runs/RECIPE, and runs/RECIPE-SPLIT for folds.",
+    help="Folder of the run; default: runs/RECIPE, and runs/RECIPE-SPLIT for folds; with -pairs after RECIPE.",
+)
+@click.option(
+    "--pairs",
+    type=PathType(),
+    metavar="DIR|FILE",
+    help='Real pairs from `qctrun pairs` to train on in place of simulated scans. Needs the extra "pairs".',
 )
 @click.option(
     "--split",
     type=click.Choice(["positions", "vertebrae", "donors"]),
-    help="What the test never saw: other positions in the study's five vertebrae (the paper's way), one of these "
-    "vertebrae, or other donors. Default: donors; with --folds, positions.",
+    help="What the test never saw: other positions in the same bones (the paper's way), one of the study's five "
+    "simulated vertebrae, or other donors. Default: donors; with --folds, positions.",
 )
 @click.option(
     "--folds",
-    type=click.IntRange(1, _FOLDS),
+    type=click.IntRange(1),
     metavar="N",
-    help="Trains folds 1 to N of positions or vertebrae, each in DIR/fold-K; default: all five.",
+    help="Trains folds 1 to N of positions or vertebrae, each in DIR/fold-K; default: all five. With --pairs "
+    "--split donors: leaves the first N donors out, one after the other.",
 )
 @click.option(
     "--microct",
@@ -93,6 +95,7 @@ def command(
     recipe: str,
     show_recipe: bool,
     out: Path | None,
+    pairs: Path | None,
     split: str | None,
     folds: int | None,
     microct: Path | None,
@@ -101,7 +104,7 @@ def command(
     threads: int | None,
     **changes: Any,
 ) -> None:
-    """Train a filter on simulated scans.
+    """Train a filter on simulated scans, or on --pairs of real ones.
 
     Typed again with the same words, it goes on after the last finished epoch. Needs the extra "train".
     On several GPUs: torchrun --nproc-per-node N -m qctrun.cli.main train ...
@@ -113,7 +116,7 @@ def command(
       training.json   recipe, donors, seconds, machine, and scores on what was never seen
     """
     split = split or ("donors" if folds is None else "positions")
-    _require_one_split(split, folds, microct)
+    require_one_split(split, folds, microct, pairs)
     from qctrun.train.recipe import load_recipe, recipe_text
 
     found = load_recipe(recipe)
@@ -122,28 +125,15 @@ def command(
         return
     found = replace(found, **{name: value for name, value in changes.items() if value is not None})
     machine = {"device": device, "threads": threads}
-    if split == "donors":
-        out = out or Path("runs") / found.name
-        _train(call, found, out, {"microct": microct, "fields": fields}, machine)
+    name = found.name + "-pairs" * (pairs is not None)
+    if split == "donors" and folds is None:
+        run = out = out or Path("runs") / name
+        _train(call, found, out, {"pairs": pairs, "microct": microct, "fields": fields}, machine)
     else:
-        out = out or Path("runs") / f"{found.name}-{split}"
-        _train_folds(call, found, out, split, folds or _FOLDS, machine)
-    run = out if split == "donors" else out / "fold-1"
+        out = out or Path("runs") / f"{name}-{split}"
+        run = out / "fold-1"
+        _train_folds(call, found, out, pairs, split, folds, machine)
     call.say(f"wrote {out}; next: qctrun export {shlex.quote(str(run))}")
-
-
-def _require_one_split(split: str, folds: int | None, microct: Path | None) -> None:
-    """Refuse options that mean nothing for this way to split."""
-    from qctrun.runtime.errors import UsageError
-
-    typed = click.get_current_context().get_parameter_source("fields") is not ParameterSource.DEFAULT
-    if split == "donors" and folds is not None:
-        mend = "name one of them, or leave --folds away"
-        raise UsageError("--folds", wanted="--split positions or vertebrae", got="--split donors", mend=mend)
-    for option, is_there in (("--microct", microct is not None), ("--fields", typed)):
-        if split != "donors" and is_there:
-            got = f"--split {split}, which is of the study's five vertebrae"
-            raise UsageError(option, wanted="--split donors", got=got, mend=f"leave {option} away")
 
 
 def _prepare(call: Call, device: str) -> None:
@@ -160,10 +150,9 @@ def _prepare(call: Call, device: str) -> None:
 def _train(call: Call, recipe: Any, out: Path, data: dict[str, Any], machine: dict[str, Any]) -> None:
     _prepare(call, machine["device"])
     from qctrun.train.evaluate import as_text
-    from qctrun.train.run import run, simulated
+    from qctrun.train.run import run
 
-    with call.progress("simulating scans") as progress:
-        split = simulated(recipe, out, **data, progress=progress)
+    split = split_of(call, recipe, out, **data)
     with call.progress("steps of this epoch") as progress:
         trained = run(
             recipe,
@@ -174,28 +163,38 @@ def _train(call: Call, recipe: Any, out: Path, data: dict[str, Any], machine: di
             progress=progress,
         )
     for kind, rows in trained.scores.items():
-        click.echo(f"{kind} never seen in training, threshold 225 mg/cm3, spheres of 4.3 mm\n{as_text(rows)}")
+        click.echo(f"{kind} never seen in training, {measured_words(split.test.spacing_mm)}\n{as_text(rows)}")
 
 
-def _train_folds(call: Call, recipe: Any, out: Path, split: str, folds: int, machine: dict[str, Any]) -> None:
+def _train_folds(
+    call: Call,
+    recipe: Any,
+    out: Path,
+    pairs: Path | None,
+    split: str,
+    folds: int | None,
+    machine: dict[str, Any],
+) -> None:
     _prepare(call, machine["device"])
     from qctrun.train.evaluate import as_text
     from qctrun.train.study.fold_runs import shares_text, train_folds
 
+    data, count, before = folds_of(pairs, split, folds)
     with call.progress("steps of this epoch") as progress:
         found = train_folds(
             recipe,
             out,
+            data,
             split,
-            folds,
+            count,
             **machine,
             say=call.say,
+            before=before,
             report=lambda line: call.say(epoch_words(line)),
             progress=progress,
         )
     for number, rows in enumerate(found, 1):
-        click.echo(
-            f"fold {number}: {_UNSEEN[split]}, threshold 225 mg/cm3, spheres of 4.3 mm\n{as_text(rows)}"
-        )
+        words = f"{unseen_words(split, pairs)}, {measured_words(data.spacing_mm)}"
+        click.echo(f"fold {number}: {words}\n{as_text(rows)}")
     if found:
-        click.echo(f"RMSE in percent of raw, mean +- half range, folds: {folds}\n{shares_text(found)}")
+        click.echo(f"RMSE in percent of raw, mean +- half range, folds: {count}\n{shares_text(found)}")

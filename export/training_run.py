@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+from qctrun.export.pairs_card import trained_on_pairs
 from qctrun.export.to_onnx import exported
 from qctrun.runtime.errors import InputError, UsageError
 from qctrun.runtime.filtering import ModelCard
 from qctrun.runtime.writing import Staging
 from qctrun.train.checkpoint import CHECKPOINT, load_checkpoint, trained_network
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM
+from qctrun.train.losses import SPHERE_MM
 from qctrun.train.network import HALO, NNSP
 from qctrun.train.recipe import LOSS_WEIGHTS
 from qctrun.train.run import NOTES, read_notes
@@ -80,9 +82,10 @@ def _card(network: NNSP, notes: dict[str, Any], name: str, version: str) -> Mode
     return ModelCard(
         name=name,
         version=version,
-        spacing_mm=PAPER_SPACING_MM,
+        spacing_mm=_spacing_mm(notes),
         channels=network.channels,
         halo=(z, y, x),
+        material=notes.get("material", "HA"),
         training={key: value for key, value in notes.items() if key != "scores"},
         scores=notes["scores"],
     )
@@ -93,18 +96,16 @@ def _for_people(name: str, version: str, notes: dict[str, Any], difference: floa
     channels = "-".join(map(str, (*recipe["channels"], 1)))
     form = "residual (its result is added to its input)" if recipe["residual"] else "plain"
     pairs = recipe["truths_per_step"] * recipe["scans_per_truth"]
+    spacing = " x ".join(f"{step:g}" for step in _spacing_mm(notes))
+    sphere = notes.get("sphere_mm", SPHERE_MM)
     lines = [
         f"# Model card: {name} {version}",
         "",
-        "Density (mg HA/cm3) in, density out; for research, not for diagnosis. Apache-2.0.",
+        f"Density (mg {notes.get('material', 'HA')}/cm3) in, density out; for research, not for diagnosis. Apache-2.0.",
         "",
         f"- **Network**: six 3-D convolutions, channels {channels}, {form}; receptive field 9 x 17 x 17 voxels.",
-        "- **Grid**: made for 0.34 x 0.172 x 0.172 mm (z, y, x); other spacings are outside of what it has seen.",
-        f"- **Trained on**: simulated scans at {_list(notes['tube_currents_mas'])} mAs, "
-        f"{notes['repetitions']} of each, of donors {_list(notes['donors']['train'])}",
-        f"  ({notes['patches']['train']} patches);",
-        f"  stopped by donors {_list(notes['donors']['validation'])}. Donors with a number are micro-CT cubes of human",
-        "  L1 (BoneBox, BSD-3-Clause); the others are random-field bone. No scan of a real scanner was seen.",
+        f"- **Grid**: made for {spacing} mm (z, y, x); other spacings are outside of what it has seen.",
+        *(trained_on_pairs(notes) if "pairs" in notes else _trained_on_simulation(notes)),
         f"- **For how long**: {_counted(notes['epochs'], 'epoch')} of {_counted(recipe['steps_per_epoch'], 'step')} "
         f"of {_counted(pairs, 'pair')}, {_counted(round(notes['seconds'] / 60), 'minute')}, "
         f"best epoch {notes['best_epoch']}; "
@@ -114,15 +115,32 @@ def _for_people(name: str, version: str, notes: dict[str, Any], difference: floa
         "",
         f"## Scores on {_unseen(notes['donors'])}",
         "",
-        "Threshold 225 mg/cm3, fuzzy step, spheres of 4.3 mm. `BMD line` is a straight line from the raw",
+        f"Threshold 225 mg/cm3, fuzzy step, spheres of {sphere:g} mm. `BMD line` is a straight line from the raw",
         "scan's BMD, fitted to the training donors: it sees no structure, and a filter that does not beat it",
         "knows nothing beyond density. `R2 beyond BMD` is what remains of the correlation with the truth once a line",
         "in raw BMD is taken from both.",
-        f"Test donors: {_list(notes['donors']['test'])}; {notes['patches']['test']} patches, three scans each.",
+        f"Test donors: {_list(notes['donors']['test'])}; {notes['patches']['test']} patches, "
+        f"{'all their scans' if 'pairs' in notes else 'three scans each'}.",
     ]
     for kind, rows in notes["scores"].items():
         lines += ["", f"### {kind}", "", *_table(rows), "", *_plainly(rows)]
     return "\n".join(lines) + "\n"
+
+
+def _spacing_mm(notes: dict[str, Any]) -> tuple[float, float, float]:
+    """Of the training data; runs of earlier releases do not say it, they were on the paper's grid."""
+    z, y, x = notes.get("spacing_mm", PAPER_SPACING_MM)
+    return z, y, x
+
+
+def _trained_on_simulation(notes: dict[str, Any]) -> list[str]:
+    return [
+        f"- **Trained on**: simulated scans at {_list(notes['tube_currents_mas'])} mAs, "
+        f"{notes['repetitions']} of each, of donors {_list(notes['donors']['train'])}",
+        f"  ({notes['patches']['train']} patches);",
+        f"  stopped by donors {_list(notes['donors']['validation'])}. Donors with a number are micro-CT cubes of human",
+        "  L1 (BoneBox, BSD-3-Clause); the others are random-field bone. No scan of a real scanner was seen.",
+    ]
 
 
 def _how(recipe: dict[str, Any]) -> str:

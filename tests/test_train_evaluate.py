@@ -14,14 +14,18 @@ from qctrun.train.patches import Patches, Scanned  # noqa: E402
 
 SPACING_MM = (0.34, 0.172, 0.172)
 SIZE = (21, 41, 41)
-MAS = {100.0: [0, 1, 2], 360.0: [3, 4, 5]}
+MAS = (100.0, 360.0)
 
 
 def constant(truth, scans):
     """One patch of a phantom of constant density, scanned at 100 (three times) and at 360 mAs (likewise)."""
     values = np.asarray(scans, np.float32)[:, None, None, None]
     return Scanned(
-        "p", f"d{truth}", np.full(SIZE, truth, np.float32), np.broadcast_to(values, (6, *SIZE)).copy()
+        "p",
+        f"d{truth}",
+        np.full(SIZE, truth, np.float32),
+        np.broadcast_to(values, (6, *SIZE)).copy(),
+        (100.0,) * 3 + (360.0,) * 3,
     )
 
 
@@ -59,7 +63,7 @@ TEST = patches(
 
 @pytest.fixture(scope="module")
 def rows():
-    found = scores(network(-20.0), TRAIN, TEST, MAS, SPACING_MM)
+    found = scores(network(-20.0), TRAIN, TEST, MAS)
     return {(row.mas, row.quantity, row.filter): row for row in found}
 
 
@@ -73,7 +77,9 @@ def test_every_quantity_filter_and_current_has_a_row(rows):
 
 
 def test_measured_patches():
-    got, want = measured(TEST, 1, None, PatchSphere(SPACING_MM, thresholds_mg_cm3=(225.0,)))
+    got, want = measured(
+        TEST, [(index, 1) for index in range(3)], None, PatchSphere(SPACING_MM, thresholds_mg_cm3=(225.0,))
+    )
     truth, raw = np.array([210.0, 230.0, 250.0]), np.array([220.0, 240.0, 260.0])
     for found, density in ((got, raw), (want, truth)):
         np.testing.assert_allclose(found["BMD"], density, rtol=1e-5)
@@ -123,11 +129,7 @@ def test_bmd_line_does_not_see_the_test_truth():
     shifted = patches([(t + 50, s) for t, s in ((210.0, [230.0] * 6), (230.0, [250.0] * 6))])
     plain = patches([(t, s) for t, s in ((210.0, [230.0] * 6), (230.0, [250.0] * 6))])
     first, second = (
-        {
-            r.quantity: r
-            for r in scores(network(), TRAIN, test, {100.0: [0]}, SPACING_MM)
-            if r.filter == "BMD line"
-        }
+        {r.quantity: r for r in scores(network(), TRAIN, test, [100.0]) if r.filter == "BMD line"}
         for test in (plain, shifted)
     )
     assert second["BMD"].d_avg == pytest.approx(first["BMD"].d_avg - 50, abs=1e-2)
@@ -149,11 +151,12 @@ def test_bmd_line_predicts_each_parameter_from_bmd_alone():
 def test_threshold_is_that_of_the_call():
     row = next(
         r
-        for r in scores(network(), TRAIN, TEST, {100.0: [0]}, SPACING_MM, threshold_mg_cm3=240.0)
+        for r in scores(network(), TRAIN, TEST, [100.0], threshold_mg_cm3=240.0)
         if (r.quantity, r.filter) == ("BV/TV", "raw")
     )
     truth = np.array([210.0, 230.0, 250.0])
-    assert row.d_avg == pytest.approx(np.mean(bvtv(truth + 20, 240) - bvtv(truth, 240)), rel=1e-3)
+    raw = [truth + error for error in (20, 10, 30)]
+    assert row.d_avg == pytest.approx(np.mean([bvtv(x, 240) - bvtv(truth, 240) for x in raw]), rel=1e-3)
 
 
 def test_table_for_people_and_for_files(rows):
@@ -183,7 +186,7 @@ def test_the_line_is_fitted_to_every_repetition(rows):
     one_off = patches(
         [(100.0, [60.0, 60.0, 120.0] + [200.0] * 3), (300.0, [160.0, 160.0, 220.0] + [600.0] * 3)]
     )
-    found = scores(network(), one_off, TEST, MAS, SPACING_MM)
+    found = scores(network(), one_off, TEST, MAS)
     moved = next(r for r in found if (r.mas, r.quantity, r.filter) == (100.0, "BMD", "BMD line"))
     assert abs(moved.d_avg - rows[100.0, "BMD", "BMD line"].d_avg) > 5
 
@@ -198,7 +201,7 @@ def test_nothing_is_known_beyond_bmd_by_a_line_in_bmd(rows):
 def test_beyond_bmd_against_two_regressions(rows):
     """The partial correlation of raw TMD and true TMD given raw BMD, from its textbook formula."""
     sphere = PatchSphere(SPACING_MM, thresholds_mg_cm3=(225.0,))
-    parts = [measured(TEST, scan, None, sphere) for scan in MAS[100.0]]
+    parts = [measured(TEST, [(index, scan) for index in range(3)], None, sphere) for scan in range(3)]
     raw, tmd_raw = (np.concatenate([got[name] for got, _ in parts]) for name in ("BMD", "TMD"))
     truth = np.concatenate([want["TMD"] for _, want in parts])
     xy, xz, yz = (np.corrcoef(a, b)[0, 1] for a, b in ((tmd_raw, truth), (tmd_raw, raw), (truth, raw)))

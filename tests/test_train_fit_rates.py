@@ -185,7 +185,7 @@ def test_averaged_weights_are_judged_and_kept(train, validation, tmp_path):
     assert_equal_weights(saved["best_weights"], saved["averaged"])
     loss = loss_of(made)
     loss.scales = state.scales
-    assert validation_loss(state.network, loss, validation, (0, 3, 6)) == pytest.approx(state.best_loss)
+    assert validation_loss(state.network, loss, validation) == pytest.approx(state.best_loss)
 
 
 def test_averaging_does_not_change_the_steps(train, validation, tmp_path):
@@ -286,7 +286,7 @@ def test_watched_patches_decide_nothing(train, validation, tmp_path):
     loss = loss_of(made)
     loss.scales = state.scales
     best = rows(tmp_path / "watched")[state.best_epoch - 1]
-    want = validation_loss(state.network, loss, watched, (0, 3, 6))
+    want = validation_loss(state.network, loss, watched)
     assert float(best["watch_loss"]) == pytest.approx(want, rel=1e-4)
     assert want > 3 * state.best_loss
     assert "watch_loss" not in rows(tmp_path / "plain")[0]

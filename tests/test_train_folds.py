@@ -71,7 +71,7 @@ def test_one_fold_is_none(folds):
 @pytest.mark.parametrize("count", [0, 1, 8, 14])
 def test_too_few_positions(count):
     """A tenth of fourteen is one: too few to stop a training by."""
-    with pytest.raises(InputError, match=f"positions: wanted {FEWEST} or more for .* got [01]; take fewer"):
+    with pytest.raises(InputError, match=f"positions: wanted {FEWEST} or more for .* got [01]; take larger"):
         by_position(count, 1)
 
 

@@ -11,7 +11,7 @@ from qctrun.train import dataset  # noqa: E402
 from qctrun.train.insilico import random_field_phantom  # noqa: E402
 from qctrun.train.insilico.scanner import SIMULATOR_VERSION  # noqa: E402
 from qctrun.train.patches import Patches, Scanned, scanned  # noqa: E402
-from qctrun.train.raster import PATCH, RASTER, REPETITIONS, TUBE_CURRENTS_MAS  # noqa: E402
+from qctrun.train.raster import PATCH, RASTER  # noqa: E402
 from qctrun.train.study import data as study_data  # noqa: E402
 
 
@@ -175,9 +175,9 @@ def test_same_seed_same_pairs():
     assert first == again != other
 
 
-def test_every_patch_with_each_scan():
+def test_every_patch_with_its_first_scan_at_each_current():
     patches = Patches.over([blank("a", (21, 41, 41)), blank("b", (21, 41, 41))])
-    assert list(patches.pairs([0, 3])) == [(0, 0), (0, 3), (1, 0), (1, 3)]
+    assert patches.pairs() == [(0, 0), (0, 3), (0, 6), (1, 0), (1, 3), (1, 6)]
 
 
 def test_scans_are_ordered_by_tube_current():
@@ -187,7 +187,7 @@ def test_scans_are_ordered_by_tube_current():
     assert found.donor == phantom.donor
     np.testing.assert_array_equal(found.truth, phantom.truth)
     for mas, first in ((100.0, 0), (250.0, 3), (360.0, 6)):
-        assert dataset.scans_at(TUBE_CURRENTS_MAS, mas, REPETITIONS) == [first, first + 1, first + 2]
+        assert found.scans_at(mas) == [first, first + 1, first + 2]
         np.testing.assert_array_equal(found.scans[first + 1], phantom.scan(mas, 1))
     spread = [np.std(scan - phantom.signal) for scan in found.scans]
     assert min(spread[:3]) > max(spread[3:6]) > min(spread[3:6]) > max(spread[6:])

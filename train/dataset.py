@@ -1,8 +1,9 @@
 """The data of a training run: simulated scans of random-field bone and of real micro-CT cubes, split by donor."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from qctrun.runtime.errors import InputError, UsageError
 from qctrun.runtime.volume import Progress
@@ -59,12 +60,15 @@ class Split:
         What is learnt from, what stops the training, and what is scored.
     names : mapping of part to list of str
         What a checkpoint is told of them: one of other data is refused.
+    about : mapping of JSON values
+        What the notes of the run and the model's card say of real pairs; empty where all is simulated.
     """
 
     train: Patches
     validation: Patches
     test: Patches
     names: dict[str, list[str]]
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, list[str]]:
         """Donors of each part, for logs and cards."""
@@ -142,9 +146,3 @@ def _cubes_by_part(folder: Path) -> tuple[list[Path], ...]:
     test, validation = donors[2::4], donors[4:5]
     train = [donor for donor in donors if donor not in (*test, *validation)]
     return tuple([p for p in paths if p.stem.split("_")[1] in part] for part in (train, validation, test))
-
-
-def scans_at(currents_mas: Sequence[float], wanted_mas: float, repetitions: int) -> list[int]:
-    """Indices of the scans of one tube current in `Scanned.scans`."""
-    first = list(currents_mas).index(wanted_mas) * repetitions
-    return list(range(first, first + repetitions))

@@ -1,6 +1,6 @@
 """How near a filter comes to the truth, patch by patch, beside what density alone would tell."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from qctrun.runtime.measuring.metrics import metrics
 from qctrun.train.losses import PatchSphere
 from qctrun.train.network import NNSP, crop_halo
-from qctrun.train.patches import Patches
+from qctrun.train.patches import Pair, Patches
 
 QUANTITIES = ("BMD", "TMD", "BV/TV")
 Values = npt.NDArray[np.float64]
@@ -46,13 +46,12 @@ class Score:
 
 
 def measured(
-    patches: Patches, scan: int, network: NNSP | None, sphere: PatchSphere, batch: int = 32
+    patches: Patches, pairs: Sequence[Pair], network: NNSP | None, sphere: PatchSphere, batch: int = 32
 ) -> tuple[Table, Table]:
-    """BMD (mg/cm3), TMD (mg/cm3) and BV/TV (percent) of every patch of one scan, filtered or raw, and of its truth."""
+    """BMD (mg/cm3), TMD (mg/cm3) and BV/TV (percent) of patches in these scans, filtered or raw, and their truth."""
     got: list[npt.NDArray[np.float64]] = []
     want: list[npt.NDArray[np.float64]] = []
     with torch.inference_mode():
-        pairs = list(patches.pairs([scan]))
         for first in range(0, len(pairs), batch):
             scans, truths = patches.batch(pairs[first : first + batch])
             got.append(_columns(network(scans) if network else crop_halo(scans), sphere))
@@ -64,8 +63,7 @@ def scores(
     network: NNSP,
     train: Patches,
     test: Patches,
-    scans_by_mas: Mapping[float, Sequence[int]],
-    spacing_mm: tuple[float, float, float],
+    currents_mas: Sequence[float],
     threshold_mg_cm3: float = 225.0,
     *,
     name: str = "NNSP",
@@ -73,14 +71,17 @@ def scores(
     """Score raw scans, the network (as `name`) and the BMD line on patches that none of them has seen.
 
     The BMD line predicts each parameter from the raw scan's BMD by a straight line fitted to the training
-    patches at the same tube current: what a filter must beat to have seen structure (method section 11).
+    patches at the same tube current: what a filter must beat to have seen structure (method section 11). Where
+    none of them was scanned at it, they are taken at the nearest.
     """
-    sphere = PatchSphere(spacing_mm, thresholds_mg_cm3=(threshold_mg_cm3,))
+    sphere = PatchSphere(test.spacing_mm, thresholds_mg_cm3=(threshold_mg_cm3,))
     rows = []
-    for mas, scans in scans_by_mas.items():
-        raw, truth = _joined([measured(test, scan, None, sphere) for scan in scans])
-        filtered, _ = _joined([measured(test, scan, network, sphere) for scan in scans])
-        line = bmd_line(*_joined([measured(train, scan, None, sphere) for scan in scans]), raw)
+    for mas in currents_mas:
+        raw, truth = _joined([measured(test, pairs, None, sphere) for pairs in test.pairs_at(mas)])
+        filtered, _ = _joined([measured(test, pairs, network, sphere) for pairs in test.pairs_at(mas)])
+        fitted_at = min(train.currents_mas, key=lambda known: abs(known - mas))
+        known = [measured(train, pairs, None, sphere) for pairs in train.pairs_at(fitted_at)]
+        line = bmd_line(*_joined(known), raw)
         rows += [
             _score(mas, quantity, whose, table, raw, truth)
             for quantity in QUANTITIES

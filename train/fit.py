@@ -3,7 +3,7 @@
 import csv
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +39,6 @@ def fit(
     out: Path,
     *,
     data: dict[str, list[str]] | None = None,
-    validation_scans: Sequence[int] = (0, 3, 6),
     watch: Patches | None = None,
     device: str = "auto",
     report: Callable[[dict[str, float]], None] | None = None,
@@ -60,8 +59,6 @@ def fit(
         Folder of the run.
     data : mapping of part to names of phantoms, optional
         A checkpoint of others is refused, because it has seen what this run may call unseen.
-    validation_scans : ints
-        Which scans of each validation patch are seen.
     watch : Patches, optional
         The log's column `watch_loss` is the loss on these; they decide nothing.
     device : str
@@ -75,7 +72,8 @@ def fit(
     ------
     InputError
         When a set of patches is empty, `out` holds a checkpoint of another recipe or other data, the loss is
-        not finite, or the truths of a step cannot be shared evenly by the processes.
+        not finite, the truths of a step cannot be shared evenly by the processes, or there are no repetitions
+        to take extra noise from.
     DeviceError
         When the device is not there.
     OutputError
@@ -96,7 +94,7 @@ def fit(
     run = _started(recipe, checkpoint_of(out / CHECKPOINT, recipe, data), train, team)
     state = run.state
     while state.epoch < recipe.epochs and not _finished(recipe, state):
-        _one_epoch(run, train, watched, validation_scans, progress if team.leads else None)
+        _one_epoch(run, train, watched, progress if team.leads else None)
         if team.leads:
             save_checkpoint(out / CHECKPOINT, recipe, data, state.parts())
             _log(out / LOG, state.lines)
@@ -107,11 +105,12 @@ def fit(
     return state
 
 
-def validation_loss(
-    network: NNSP, loss: Loss, patches: Patches, scans: Sequence[int], *, team: Team | None = None
-) -> float:
-    """Mean loss over all patches of a set with each of these scans, fp32; each process of a team sees its share."""
-    patches, pairs = patches.to(_place(network)), list(patches.pairs(scans))
+def validation_loss(network: NNSP, loss: Loss, patches: Patches, *, team: Team | None = None) -> float:
+    """Mean loss over all patches of a set, each in its first scan at each tube current, fp32.
+
+    Each process of a team sees its share.
+    """
+    patches, pairs = patches.to(_place(network)), patches.pairs()
     mine = team.share(pairs) if team else pairs
     total = 0.0
     with torch.inference_mode(), tf32(allowed=False):
@@ -137,8 +136,11 @@ def _started(recipe: Recipe, saved: dict[str, Any] | None, train: Patches, team:
     if recipe.truths_per_step % team.size:
         wanted = f"a number divisible by the {team.size} processes"
         raise InputError("truths_per_step", wanted=wanted, got=str(recipe.truths_per_step))
+    if recipe.extra_noise and not train.can_add_noise:
+        mend = "take a recipe without extra_noise, or scan more often at the same tube current"
+        raise InputError("extra_noise", wanted="three scans at one tube current", got="fewer", mend=mend)
     state = started(recipe, saved, team.device)
-    loss = loss_of(recipe, team.device)
+    loss = loss_of(recipe, team.device, train.spacing_mm)
     loss.scales = state.scales = state.scales or _unfiltered_scales(recipe, loss, train)
     return _Run(recipe, team, state, loss, team.joined(state.network))
 
@@ -153,15 +155,13 @@ def _unfiltered_scales(recipe: Recipe, loss: Loss, train: Patches) -> dict[str, 
         return scales_of([loss.terms(crop_halo(scan), truth) for scan, truth in batches])
 
 
-def _one_epoch(
-    run: _Run, train: Patches, watched: dict[str, Patches], scans: Sequence[int], progress: Progress | None
-) -> None:
+def _one_epoch(run: _Run, train: Patches, watched: dict[str, Patches], progress: Progress | None) -> None:
     """Train, validate, judge, and note it in the state's log."""
     began, state = time.monotonic(), run.state
     losses = {"train_loss": _trained(run, train, progress)}
     training_s = time.monotonic() - began
     for name, patches in watched.items():
-        losses[name] = validation_loss(state.judged, run.loss, patches, scans, team=run.team)
+        losses[name] = validation_loss(state.judged, run.loss, patches, team=run.team)
     state.epoch += 1
     epoch_s = run.team.leader_s(time.monotonic() - began)
     state.seconds += epoch_s

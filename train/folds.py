@@ -82,6 +82,6 @@ def _checked(train: Numbers, validation: Numbers, test: Numbers) -> Parts:
     for name, numbers in parts._asdict().items():
         if numbers.size < FEWEST:
             wanted = f"{FEWEST} or more for {name}"
-            mend = "take fewer folds or larger volumes"
+            mend = "take larger volumes, or more of them"
             raise InputError("positions", wanted=wanted, got=str(numbers.size), mend=mend)
     return parts

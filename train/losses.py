@@ -1,19 +1,23 @@
 """The training losses: squared errors of the bone parameters themselves (Eq. 10-12, method section 5).
 
-The output patch is exactly one sphere of 4.3 mm across, so every map of the structure-preserving loss is one
-masked mean a patch. Plain denoising looks through smaller spheres, wherever they lie wholly inside the patch.
+On the paper's grid the output patch is exactly one sphere of 4.3 mm across, so every map of the structure-preserving
+loss is one masked mean a patch; on other grids it is the sphere of `sphere_mm`, in the middle. Plain denoising looks
+through smaller spheres, wherever they lie wholly inside the patch.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from qctrun.runtime.errors import InputError
 from qctrun.runtime.measuring.kernels.formulas import FLOOR, FUZZY_WIDTH_MG_CM3
-from qctrun.runtime.measuring.sphere import Sphere
+from qctrun.runtime.measuring.sphere import TIE_TOLERANCE, Sphere
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM
+from qctrun.train.raster import OUTPUT
 from qctrun.train.recipe import LOSS_WEIGHTS, Recipe
 
 THRESHOLDS_MG_CM3 = tuple(float(t) for t in range(125, 326, 25))
@@ -21,6 +25,13 @@ THRESHOLDS_MG_CM3 = tuple(float(t) for t in range(125, 326, 25))
 
 NNSP_WEIGHTS = LOSS_WEIGHTS["nnsp"]
 NNBMD_WEIGHTS = LOSS_WEIGHTS["nnbmd"]
+
+DENOISING_MM = (0.516, 1.548, 2.924)
+"""Diameters of the spheres of plain denoising: of both its BMD terms and of its SD (method section 5)."""
+SPHERE_MM = 4.3
+"""Diameter of the sphere in which parameters are measured."""
+LEAST_SPHERE_MM = 2.0
+"""A smaller one holds hardly more than one trabecula and the gap beside it."""
 
 Spacing = tuple[float, float, float]
 
@@ -34,15 +45,36 @@ class PatchParameters:
     tmd: Tensor
 
 
+def sphere_mm(spacing_mm: Spacing) -> float:
+    """Diameter of the sphere in an output patch of 13 x 25 x 25 voxels: 4.3 mm, or the largest that fits.
+
+    Voxels of the paper's size are just filled by 4.3 mm. In larger ones the same sphere leaves a rim that is not
+    looked at; smaller ones do not hold it, and parameters are then those of a smaller sphere.
+
+    Raises
+    ------
+    InputError
+        When not even 2 mm fit.
+    """
+    fits = _room_mm(spacing_mm)
+    if fits < LEAST_SPHERE_MM:
+        z, y, x = OUTPUT
+        raise InputError(
+            _in_words(spacing_mm),
+            wanted=f"voxels of which {z} x {y} x {x} hold a sphere of {LEAST_SPHERE_MM:g} mm or more",
+            got=f"one of {fits:.2f} mm",
+            mend="take a larger spacing_mm in the study file",
+        )
+    return SPHERE_MM if fits > SPHERE_MM * (1 - TIE_TOLERANCE) else fits
+
+
 class PatchSphere:
     """The one sphere in a patch, and the parameters inside it.
 
     Parameters
     ----------
     spacing_mm : (float, float, float)
-        Grid of the patches (z, y, x).
-    diameter_mm : float
-        4.3 mm fills the 13 x 25 x 25 voxels of the paper's output patch.
+        Grid of the patches (z, y, x); it decides the diameter, see `sphere_mm`.
     thresholds_mg_cm3 : sequence of float
         Thresholds t.
     device : str
@@ -52,17 +84,16 @@ class PatchSphere:
     def __init__(
         self,
         spacing_mm: Spacing,
-        diameter_mm: float = 4.3,
         thresholds_mg_cm3: tuple[float, ...] = THRESHOLDS_MG_CM3,
         device: str = "cpu",
     ) -> None:
-        mask = Sphere(spacing_mm, diameter_mm).mask()
+        mask = _in_the_middle(Sphere(spacing_mm, sphere_mm(spacing_mm)).mask())
         self.size = mask.shape
         self.inside = torch.from_numpy(np.flatnonzero(mask)).to(device)
         self.thresholds = torch.tensor(thresholds_mg_cm3, device=device)
 
     def parameters(self, patches: Tensor) -> PatchParameters:
-        """BMD, BV/TV_t and TMD_t (Eq. 6-8, fuzzy step) of patches (batch, 1, z, y, x) of the sphere's own size."""
+        """BMD, BV/TV_t and TMD_t (Eq. 6-8, fuzzy step) of patches (batch, 1, 13, 25, 25)."""
         if tuple(patches.shape[-3:]) != self.size:
             raise ValueError(f"patches: wanted size {self.size}, got {tuple(patches.shape[-3:])}")
         density = patches.flatten(1)[:, self.inside]
@@ -144,8 +175,9 @@ class DenoisingLoss(Loss):
         device: str = "cpu",
     ) -> None:
         super().__init__(weights, scales)
+        _require_denoising_fits(spacing_mm)
         self.small, self.middle, self.large = (
-            SphereMeans(spacing_mm, diameter, device) for diameter in (0.516, 1.548, 2.924)
+            SphereMeans(spacing_mm, diameter, device) for diameter in DENOISING_MM
         )
 
     def terms(self, output: Tensor, truth: Tensor) -> dict[str, Tensor]:
@@ -191,12 +223,44 @@ def local_sd(patches: Tensor, sphere: SphereMeans) -> Tensor:
     return torch.where(varies, spread, 0.0)
 
 
-def loss_of(recipe: Recipe, device: str = "cpu") -> Loss:
-    """The loss that a recipe names, with its mixture, on the paper's grid."""
+def loss_of(recipe: Recipe, device: str = "cpu", spacing_mm: Spacing = PAPER_SPACING_MM) -> Loss:
+    """The loss that a recipe names, with its mixture, on a grid.
+
+    Raises
+    ------
+    InputError
+        When the loss's spheres do not fit on it.
+    """
     weights = recipe.weights or LOSS_WEIGHTS[recipe.loss]
     if recipe.loss == "nnbmd":
-        return DenoisingLoss(PAPER_SPACING_MM, weights, device=device)
-    return ParameterLoss(PatchSphere(PAPER_SPACING_MM, device=device), weights)
+        return DenoisingLoss(spacing_mm, weights, device=device)
+    return ParameterLoss(PatchSphere(spacing_mm, device=device), weights)
+
+
+def _in_the_middle(ball: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """A sphere in an output patch; both have odd sides."""
+    rims = ((whole - part) // 2 for whole, part in zip(OUTPUT, ball.shape, strict=True))
+    return np.pad(ball, [(rim, rim) for rim in rims])
+
+
+def _require_denoising_fits(spacing_mm: Spacing) -> None:
+    least, most = 2 * min(spacing_mm), _room_mm(spacing_mm)
+    if least > min(DENOISING_MM) * (1 + TIE_TOLERANCE) or most < max(DENOISING_MM) * (1 - TIE_TOLERANCE):
+        raise InputError(
+            f"loss nnbmd on {_in_words(spacing_mm)}",
+            wanted=f"room in a patch for spheres of {min(DENOISING_MM):g} to {max(DENOISING_MM):g} mm",
+            got=f"room for {least:.3g} to {most:.3g} mm",
+            mend="take a recipe with loss nnsp, or another spacing_mm in the study file",
+        )
+
+
+def _room_mm(spacing_mm: Spacing) -> float:
+    """The largest sphere that an output patch holds."""
+    return min(count * step for count, step in zip(OUTPUT, spacing_mm, strict=True))
+
+
+def _in_words(spacing_mm: Spacing) -> str:
+    return f"a grid of {' x '.join(f'{step:g}' for step in spacing_mm)} mm"
 
 
 def scales_of(terms: list[dict[str, Tensor]]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Patches: where they lie in a phantom, which of its scans they come from, and who may see them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Self
@@ -12,17 +12,40 @@ from torch import Tensor
 
 from qctrun.train.insilico.fields import FloatArray
 from qctrun.train.insilico.phantom import Phantom
-from qctrun.train.raster import PATCH, RASTER, REPETITIONS, TUBE_CURRENTS_MAS, corners, output_box
+from qctrun.train.insilico.scanner import PAPER_SPACING_MM
+from qctrun.train.raster import PATCH, RASTER, REPETITIONS, TUBE_CURRENTS_MAS, Corner, corners, output_box
+
+Pair = tuple[int, int]
+"""Number of a patch, and of the scan of its phantom that it is seen in."""
 
 
 @dataclass(frozen=True)
 class Scanned:
-    """A phantom with its scans: `truth` (z, y, x), `scans` (tube current x repetition, z, y, x), mg HA/cm3."""
+    """A phantom, or a real specimen, with its scans.
+
+    Attributes
+    ----------
+    name, donor : str
+        What it is called, and whose bone it is.
+    truth : float32 array (z, y, x)
+        True density, mg/cm3.
+    scans : float32 array (scan, z, y, x)
+        The same seen by the scanner.
+    currents_mas : tuple of float
+        Tube current of each scan; without it three repetitions at each of the paper's.
+    spacing_mm : (float, float, float)
+        Grid (z, y, x).
+    places : tuple of corners (z, y, x), optional
+        Where alone patches may lie; without it anywhere on a raster.
+    """
 
     name: str
     donor: str
     truth: FloatArray
     scans: FloatArray
+    currents_mas: tuple[float, ...] = tuple(mas for mas in TUBE_CURRENTS_MAS for _ in range(REPETITIONS))
+    spacing_mm: tuple[float, float, float] = PAPER_SPACING_MM
+    places: tuple[Corner, ...] | None = None
     _tensors: dict[str, tuple[Tensor, Tensor]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -34,9 +57,25 @@ class Scanned:
             self._tensors[device] = scans, truth
         return self._tensors[device]
 
-    def positions(self, raster: tuple[int, int, int] = RASTER) -> list[tuple[int, int, int]]:
-        """Corners (z, y, x) of all patches that lie wholly inside."""
-        return corners(self.truth.shape, raster)
+    def positions(self, raster: Corner = RASTER) -> list[Corner]:
+        """Corners (z, y, x) of all patches: its own places, or all of a raster that lie wholly inside."""
+        return corners(self.truth.shape, raster) if self.places is None else list(self.places)
+
+    def scans_at(self, mas: float) -> list[int]:
+        """Numbers of the scans at a tube current, in their order; none where it was not scanned at it."""
+        return [number for number, current in enumerate(self.currents_mas) if current == mas]
+
+    def firsts(self) -> list[int]:
+        """The first scan at each tube current."""
+        return [self.scans_at(mas)[0] for mas in dict.fromkeys(self.currents_mas)]
+
+    def others(self, scan: int) -> tuple[int, int]:
+        """The next two scans at the same tube current, in turn; the scan itself twice where there are no two."""
+        alike = self.scans_at(self.currents_mas[scan])
+        if len(alike) < REPETITIONS:
+            return scan, scan
+        first, second = (alike[(alike.index(scan) + i) % len(alike)] for i in (1, 2))
+        return first, second
 
 
 def scanned(
@@ -44,7 +83,8 @@ def scanned(
 ) -> Scanned:
     """Scan a phantom at every tube current, `repetitions` times each; currents vary slowest."""
     scans = [phantom.scan(mas, repetition) for mas in currents_mas for repetition in range(repetitions)]
-    return Scanned(phantom.name, phantom.donor, phantom.truth, np.stack(scans))
+    repeated = tuple(mas for mas in currents_mas for _ in range(repetitions))
+    return Scanned(phantom.name, phantom.donor, phantom.truth, np.stack(scans), repeated, phantom.spacing_mm)
 
 
 @dataclass(frozen=True)
@@ -62,12 +102,12 @@ class Patches:
     """
 
     phantoms: Sequence[Scanned]
-    positions: Sequence[tuple[int, tuple[int, int, int]]]
+    positions: Sequence[tuple[int, Corner]]
     device: str = field(default="cpu", kw_only=True)
 
     @classmethod
-    def over(cls, phantoms: Sequence[Scanned], raster: tuple[int, int, int] = RASTER) -> "Patches":
-        """All patches of these phantoms on a raster."""
+    def over(cls, phantoms: Sequence[Scanned], raster: Corner = RASTER) -> "Patches":
+        """All patches of these phantoms, on a raster where they have no places of their own."""
         return cls(
             phantoms, [(i, at) for i, phantom in enumerate(phantoms) for at in phantom.positions(raster)]
         )
@@ -79,6 +119,22 @@ class Patches:
     def donors(self) -> set[str]:
         """Whose bone the patches show."""
         return {self.phantoms[which].donor for which in self._used}
+
+    @property
+    def currents_mas(self) -> list[float]:
+        """At which tube currents they were scanned, the lowest first."""
+        return sorted({mas for which in self._used for mas in self.phantoms[which].currents_mas})
+
+    @property
+    def can_add_noise(self) -> bool:
+        """Whether a scan has two others at its tube current, whose difference is noise."""
+        used = (self.phantoms[which] for which in self._used)
+        return any(len(phantom.scans_at(mas)) > 2 for phantom in used for mas in phantom.currents_mas)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """The one grid (z, y, x) that all of them lie on; the paper's where there are none."""
+        return next((phantom.spacing_mm for phantom in self.phantoms), PAPER_SPACING_MM)
 
     def to(self, device: str) -> Self:
         """The same patches, cut on a device: their phantoms are copied there now, and once only."""
@@ -93,17 +149,18 @@ class Patches:
         scans, truth = self.phantoms[which].on(self.device)
         return scans[scan][whole], truth[output_box(corner)]
 
-    def batch(self, pairs: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+    def batch(self, pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
         """Scans (batch, 1, 21, 41, 41) and truths (batch, 1, 13, 25, 25) of (patch, scan) pairs, mg/cm3."""
         scans, truths = zip(*(self.cut(index, scan) for index, scan in pairs), strict=True)
         return torch.stack(scans)[:, None], torch.stack(truths)[:, None]
 
-    def more_noise(self, pairs: Sequence[tuple[int, int]], shares: Sequence[float]) -> Tensor:
-        """Noise to add to a batch of scans: the difference of the two other repetitions at their tube current.
+    def more_noise(self, pairs: Sequence[Pair], shares: Sequence[float]) -> Tensor:
+        """Noise to add to a batch of scans: the difference of two other repetitions at their tube current.
 
-        Its variance is `shares` of that of the scan's own noise (twice that of one scan, before the scaling).
+        Its variance is `shares` of that of the scan's own noise (twice that of one scan, before the scaling). A
+        scan that has not two others gets none.
         """
-        others = [[scan - scan % REPETITIONS + (scan + i) % REPETITIONS for i in (1, 2)] for _, scan in pairs]
+        others = [self.phantoms[self.positions[index][0]].others(scan) for index, scan in pairs]
         first, second = (
             self.batch([(index, other[i]) for (index, _), other in zip(pairs, others, strict=True)])[0]
             for i in range(2)
@@ -111,22 +168,48 @@ class Patches:
         scale = torch.tensor(shares, device=first.device).div(2).sqrt()
         return (first - second) * scale[:, None, None, None, None]
 
-    def random_pairs(self, truths: int, scans: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-        """`truths` patches, drawn evenly over donors, each with `scans` of its scans, none twice."""
+    def random_pairs(self, truths: int, scans: int, rng: np.random.Generator) -> list[Pair]:
+        """`truths` patches, drawn evenly over donors, each with `scans` of its scans.
+
+        None comes twice before all have come: where there are fewer, they come again in the same order.
+        """
         by_donor = self._by_donor
         donors = rng.choice(len(by_donor), truths)
         drawn = [int(rng.choice(by_donor[donor])) for donor in donors]
-        of = len(self.phantoms[0].scans)
-        return [(index, int(scan)) for index in drawn for scan in rng.permutation(of)[:scans]]
+        counts = [len(self.phantoms[self.positions[index][0]].scans) for index in drawn]
+        return [
+            (index, int(scan))
+            for index, count in zip(drawn, counts, strict=True)
+            for scan in np.resize(rng.permutation(count), scans)
+        ]
 
-    def pairs(self, scans: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Every patch with each of these scans."""
-        return ((index, scan) for index in range(len(self)) for scan in scans)
+    def pairs(self) -> list[Pair]:
+        """Every patch with its first scan at each tube current."""
+        return [
+            (index, scan) for index, (which, _) in enumerate(self.positions) for scan in self._firsts[which]
+        ]
+
+    def pairs_at(self, mas: float) -> list[list[Pair]]:
+        """Every patch with its first scan at a tube current, every patch with its second, and so on."""
+        alike = [phantom.scans_at(mas) for phantom in self.phantoms]
+        turns = [
+            [
+                (index, alike[which][turn])
+                for index, (which, _) in enumerate(self.positions)
+                if turn < len(alike[which])
+            ]
+            for turn in range(max(map(len, alike), default=0))
+        ]
+        return [pairs for pairs in turns if pairs]
 
     @property
     def _used(self) -> set[int]:
         """Phantoms that a patch lies in: a fold leaves some of the study's out."""
         return {which for which, _ in self.positions}
+
+    @cached_property
+    def _firsts(self) -> list[list[int]]:
+        return [phantom.firsts() for phantom in self.phantoms]
 
     @cached_property
     def _by_donor(self) -> list[npt.NDArray[np.intp]]:

@@ -51,11 +51,12 @@ class Recipe:
         a cosine whose validation data are few.
     extra_noise : float
         Every scan gets noise of up to this share of its own variance more: the difference of two other
-        repetitions at its tube current. With 1 the noise of half the tube current is seen too.
+        repetitions at its tube current. With 1 the noise of half the tube current is seen too. A scan that has
+        not two others gets none.
     precision : "fp32", "tf32" or "bf16"
         Of the network's arithmetic in training. Losses are float32, and validation is fp32, always.
     truths_per_step, scans_per_truth : int
-        A step sees this many true patches, each with this many of its nine scans.
+        A step sees this many true patches, each with this many of its scans; where it has fewer, they come again.
     steps_per_epoch, epochs, patience : int
         Training ends after `epochs`, or `patience` epochs after the best validation loss.
     minutes : float, optional

@@ -1,4 +1,4 @@
-"""A whole training run: simulate, train or go on, score on unseen donors, and write down what was done."""
+"""A whole training run: simulate, train or go on, score on what was never seen, and write down what was done."""
 
 import statistics
 from collections.abc import Callable
@@ -13,10 +13,10 @@ from qctrun.runtime.json_files import json_text, read_json
 from qctrun.runtime.volume import Progress
 from qctrun.runtime.writing.files import replace_file, writing
 from qctrun.train.checkpoint import CHECKPOINT, checkpoint_of
-from qctrun.train.dataset import Split, planned, scans_at, simulate
+from qctrun.train.dataset import Split, planned, simulate
 from qctrun.train.evaluate import Score, as_rows, scores
 from qctrun.train.fit import fit
-from qctrun.train.insilico.scanner import PAPER_SPACING_MM
+from qctrun.train.losses import sphere_mm
 from qctrun.train.machine import cpu_words
 from qctrun.train.patches import Patches
 from qctrun.train.raster import REPETITIONS, TUBE_CURRENTS_MAS
@@ -29,11 +29,13 @@ NOTES = "training.json"
 SCORED_MAS = (100.0, 360.0)
 SIMULATED = ("random-field", "vertebra")
 """How the names of those begin who never lived."""
+REAL_PAIRS = "real pairs"
+"""What scores are called that come from scans of real scanners."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What came out of a run: where it stands and how it scores, on real donors and on random-field bone."""
+    """What came out of a run: where it stands and how it scores, on each kind of bone."""
 
     state: State
     scores: dict[str, list[Score]]
@@ -95,7 +97,7 @@ def run(
     out : Path
         Folder for `checkpoint.pt`, `log.csv` and `training.json`.
     split : Split
-        The patches of each part, as from `simulated`.
+        The patches of each part, as from `simulated` or `paired.split_pairs`.
     watch : Patches, optional
         A column of the log shows the loss on these; they decide nothing.
     threads : int, optional
@@ -155,14 +157,20 @@ def read_notes(out: Path) -> dict[str, Any]:
 
 def _scores(name: str, state: State, split: Split) -> dict[str, list[Score]]:
     """Real donors and simulated ones apart: they are two different questions."""
-    scans = {mas: scans_at(TUBE_CURRENTS_MAS, mas, REPETITIONS) for mas in SCORED_MAS}
+    if split.about:
+        found = scores(state.network, split.train, split.test, split.test.currents_mas, name=name)
+        return {REAL_PAIRS: found}
+    return _simulated_scores(name, state, split)
+
+
+def _simulated_scores(name: str, state: State, split: Split) -> dict[str, list[Score]]:
     found = {}
     for kind, is_field in (("micro-CT donors", False), ("random-field vertebrae", True)):
         train, test = (_of_kind(patches, is_field) for patches in (split.train, split.test))
         if len(test):
             # The BMD line is fitted to the same kind of bone where there is some.
             fitted_to = train if len(train) else split.train
-            found[kind] = scores(state.network, fitted_to, test, scans, PAPER_SPACING_MM, name=name)
+            found[kind] = scores(state.network, fitted_to, test, SCORED_MAS, name=name)
     return found
 
 
@@ -178,8 +186,9 @@ def _notes(
         "recipe": asdict(recipe),
         "donors": split.describe(),
         "patches": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)},
-        "tube_currents_mas": TUBE_CURRENTS_MAS,
-        "repetitions": REPETITIONS,
+        **(split.about or {"tube_currents_mas": TUBE_CURRENTS_MAS, "repetitions": REPETITIONS}),
+        "spacing_mm": split.train.spacing_mm,
+        "sphere_mm": round(sphere_mm(split.train.spacing_mm), 2),
         "a_f": state.scales,
         "epochs": state.epoch,
         "best_epoch": state.best_epoch,

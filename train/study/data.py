@@ -8,6 +8,7 @@ import numpy as np
 from qctrun.runtime.errors import InputError, UsageError
 from qctrun.train.dataset import FIELD_SIZE, PARTS, SIMULATED_BY, Plan, Split, planned, simulate
 from qctrun.train.folds import FOLDS, Numbers, Parts, by_owner, by_position
+from qctrun.train.insilico.scanner import PAPER_SPACING_MM
 from qctrun.train.insilico.study import STUDY_SIZE, VERTEBRAE, study_phantom
 from qctrun.train.patches import Patches, Scanned, scanned
 from qctrun.train.raster import corners
@@ -52,6 +53,11 @@ class Data:
     def __init__(self, microct: Path | None) -> None:
         self.vertebrae = study_subjects()
         self._plan = planned(microct, DONOR_FIELDS) if microct else None
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """The grid (z, y, x) of all scans."""
+        return PAPER_SPACING_MM
 
     @property
     def has_donors(self) -> bool:

@@ -1,32 +1,47 @@
-"""One recipe trained fold after fold on the study's five vertebrae, and what the folds say together."""
+"""One recipe trained fold after fold, and what the folds say together."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import Protocol
 
 import torch
 
 from qctrun.runtime.volume import Progress
 from qctrun.runtime.writing.files import writing
+from qctrun.train.dataset import Split
 from qctrun.train.evaluate import Score, from_rows
 from qctrun.train.recipe import Recipe
 from qctrun.train.run import read_notes
-from qctrun.train.study.data import Data
 from qctrun.train.study.networks import finished, trained
 from qctrun.train.study.over_folds import half_range
 from qctrun.train.team import leads
 
 
+class Folded(Protocol):
+    """Data in folds: the study's five vertebrae, or real pairs."""
+
+    def names(self, split: str, fold: int) -> dict[str, list[str]]:
+        """What a checkpoint is told of the data of a fold."""
+        ...
+
+    def patches(self, split: str, fold: int) -> Split:
+        """The patches of a fold."""
+        ...
+
+
 def train_folds(
     recipe: Recipe,
     out: Path,
+    data: Folded,
     split: str,
     folds: int,
     *,
     device: str = "auto",
     threads: int | None = None,
     say: Callable[[str], None],
+    before: str = "",
     report: Callable[[dict[str, float]], None] | None = None,
     progress: Progress | None = None,
 ) -> list[list[Score]]:
@@ -38,16 +53,20 @@ def train_folds(
         Network, loss and schedule; the same for every fold.
     out : Path
         Folder of the folds' folders.
-    split : "positions" or "vertebrae"
-        What the folds hold apart, as in `results.SPLITS`.
+    data : Folded
+        Asked for a fold's patches when it is to be trained.
+    split : "positions", "vertebrae" or "donors"
+        What the folds hold apart.
     folds : int
-        Folds 1 to this are trained, at most 5.
+        Folds 1 to this are trained.
     device, report, progress
         As of `run.run`.
     threads : int, optional
         CPU threads of torch; all when absent.
     say : callable
         Told which fold comes.
+    before : str
+        Said first, where a fold is left to be trained.
 
     Returns
     -------
@@ -61,13 +80,12 @@ def train_folds(
     """
     if threads:
         torch.set_num_threads(threads)
-    data = Data(None)
     runs = {fold: out / f"fold-{fold}" for fold in range(1, folds + 1)}
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     left = [fold for fold, at in runs.items() if not finished(recipe, at, data.names(split, fold))]
-    if left:
-        say("simulating five vertebrae")
+    if left and before:
+        say(before)
     for fold in left:
         names, patches = data.names(split, fold), partial(data.patches, split, fold)
         say(f"fold {fold} of {folds}")
@@ -77,10 +95,13 @@ def train_folds(
 
 def shares_text(folds: Sequence[Sequence[Score]]) -> str:
     """RMSE in percent of the raw scans', mean and half range over the folds, as a table for people."""
+    placed: dict[tuple[float, str, str], list[Score]] = {}
+    for row in (row for fold in folds for row in fold if row.filter != "raw"):
+        placed.setdefault((row.mas, row.quantity, row.filter), []).append(row)
+    # Not every donor was scanned at every tube current.
     lines = [
-        f"{row.mas:5.0f} {row.quantity:>8} {row.filter:>8} {_mean_and_half_range([one[place] for one in folds])}"
-        for place, row in enumerate(folds[0])
-        if row.filter != "raw"
+        f"{mas:5.0f} {quantity:>8} {name:>8} {_mean_and_half_range(rows)}"
+        for (mas, quantity, name), rows in sorted(placed.items(), key=lambda item: item[0][0])
     ]
     return "\n".join(["{:>5} {:>8} {:>8} {:>9}".format("mAs", "quantity", "filter", "% of raw"), *lines])
 
