@@ -54,10 +54,11 @@ def read_reference(specimen: Specimen) -> tuple[Volume, BoolArray]:
     Raises
     ------
     InputError
-        When the reference is no density or its material is not known, or the mask is empty, holds several labels
-        or lies on another grid than the reference or a part of it.
+        When the reference is no density, its material is not known or its axes are left-handed, or the mask is
+        empty, holds several labels or lies on another grid than the reference or a part of it.
     """
     reference = read_density(specimen.reference, unit=specimen.unit, material=specimen.material)
+    _require_right_handed(reference.grid, str(specimen.reference))
     labels = load_label_map(specimen.mask)
     if len(labels.present) > 1:
         raise InputError(
@@ -79,8 +80,8 @@ def fixed_volume(
     """Average a reference onto the grid of the study, and peel its mask.
 
     The axis of the array that runs nearest to the world's z, by the direction cosines, becomes axis 0, the one
-    with the study's slices; a left-handed array is flipped along x. Both only reorder voxels, each of which stays at
-    its place in the world. The mask is peeled on the reference's own voxels, before anything is averaged.
+    with the study's slices: voxels are reordered, each stays at its place in the world. The mask is peeled on the
+    reference's own voxels, before anything is averaged.
 
     Parameters
     ----------
@@ -96,11 +97,12 @@ def fixed_volume(
     Raises
     ------
     InputError
-        When the reference is no density, the mask is empty or of another shape, nothing of it is left after
-        peeling, or no voxel of the study lies wholly inside.
+        When the reference is no density or left-handed, the mask is empty or of another shape, nothing of it is
+        left after peeling, or no voxel of the study lies wholly inside.
     """
     if reference.unit != "mg/cm3":
         raise InputError("reference", wanted="density in mg/cm3", got=f"a volume in {reference.unit}")
+    _require_right_handed(reference.grid, "reference")
     told, inside = _upright(reference, as_mask(mask, reference.grid))
     peeled, pieces = _peeled(inside, told.grid.spacing, peel_mm)
     lines = _lines(told.grid, spacing_mm)
@@ -136,24 +138,29 @@ def _elsewhere(specimen: Specimen, own: Grid, grid: Grid) -> InputError:
     )
 
 
+def _require_right_handed(grid: Grid, what: str) -> None:
+    if np.linalg.det(np.reshape(grid.direction, (3, 3))) < 0:
+        raise InputError(
+            what,
+            wanted="right-handed axes",
+            got="left-handed ones: as they stand the image may be a mirror image of the bone",
+            mend="write it anew with its voxels in right-handed order, and look whether left is left",
+        )
+
+
 def _upright(reference: Volume, mask: BoolArray) -> tuple[Volume, BoolArray]:
-    """Reference and mask with the cranio-caudal axis first and the axes right-handed."""
+    """Reference and mask with the cranio-caudal axis first."""
     axes = np.reshape(reference.grid.direction, (3, 3))
     # Columns are the image axes x, y, z; a cyclic order keeps their handedness.
     last = 2 - int(np.argmax(np.abs(axes[2, ::-1])))
+    if last == 2:
+        return reference, mask
     wanted = axes[:, [(last + 1) % 3, (last + 2) % 3, last]]
-    handed = np.linalg.det(wanted) > 0
-    like = Grid((1, 1, 1), (1.0, 1.0, 1.0), direction=tuple((wanted * [1 if handed else -1, 1, 1]).ravel()))
+    like = Grid((1, 1, 1), (1.0, 1.0, 1.0), direction=tuple(wanted.ravel()))
     array, grid = turn(reference.array, reference.grid, like)
-    turned = "its axes are left-handed and were flipped; if it is a mirror image, no scan can be laid over it"
-    moved = f"its axis {2 - last} (z, y, x = 0, 1, 2) runs cranio-caudally and was made the first"
-    notes = [f"the reference: {words}" for words, said in ((turned, not handed), (moved, last != 2)) if said]
-    told = (
-        reference
-        if grid == reference.grid
-        else Volume(array, grid, reference.unit, reference.material, reference.provenance)
-    )
-    return told.warn(*notes), np.ascontiguousarray(turn(mask, reference.grid, like)[0])
+    turned = Volume(array, grid, reference.unit, reference.material, reference.provenance)
+    words = f"the reference: its axis {2 - last} (of z, y, x = 0, 1, 2) runs cranio-caudally and was made the first"
+    return turned.warn(words), np.ascontiguousarray(turn(mask, reference.grid, like)[0])
 
 
 def _peeled(mask: BoolArray, spacing_mm: Sequence[float], mm: float) -> tuple[BoolArray, int]:
