@@ -160,8 +160,10 @@ def _names(study: "StudyFile") -> list[str]:
 
 
 def _sources(study: "StudyFile") -> list[Path]:
-    scans = [scan.path for specimen in study.specimens for scan in specimen.scans]
-    return [study.path, *scans, *(path for each in study.specimens for path in (each.reference, each.mask))]
+    scans = [scan for specimen in study.specimens for scan in specimen.scans]
+    found = [study.calibration.file, *(path for scan in scans for path in (scan.path, scan.landmarks))]
+    found += [path for each in study.specimens for path in (each.reference, each.mask)]
+    return [study.path, *(path for path in found if path is not None)]
 
 
 def _is_done(out: Path, key: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from cli_outputs import table
 from conftest import Program
 from pair_studies import LINE, OUTPUTS, STUDY, doubt, lay_still, make_study, outputs
 
-from qctrun.runtime.reading import Calibration
+from qctrun.runtime.reading import Calibration, read_hu
+from qctrun.runtime.volume import Volume
+from qctrun.runtime.writing import write
 from qctrun.train.pairs import scan
 from qctrun.train.pairs.dataset import read_pairs
 from qctrun.train.pairs.register import Registered
@@ -68,6 +71,18 @@ def test_tables_pictures_and_record(lab: Path, qctrun: Program) -> None:
     }
 
 
+def test_a_patch_that_one_scan_does_not_reach_is_left_out(lab: Path, qctrun: Program) -> None:
+    make_study(lab, (24, 44, 60))
+    path = Path("A1/100mAs-2.nii.gz")
+    whole = read_hu(path, unit="HU")
+    part = replace(whole.grid, size=(24, 44, 50))
+    write(Volume(whole.array[..., :50], part, "HU"), path, overwrite=True)
+    code, _, err = qctrun("pairs", "study.toml", "--out", "pairs")
+    assert code == 0, err
+    assert [row["positions"] for row in table("positions", "pairs")] == ["1", "2"]
+    read_pairs(Path("pairs"))
+
+
 def test_json_has_the_same_tables(lab: Path, qctrun: Program) -> None:
     told = json.loads(qctrun("pairs", "study.toml", "--out", "pairs", "--json").out)
     assert [row["used"] for row in told["scans"]] == [True, True, True]
@@ -99,7 +114,7 @@ def test_outputs_that_were_lost_come_back_without_work(lab: Path, qctrun: Progra
 
 def test_a_scan_that_has_changed_alone_is_made_anew(lab: Path, qctrun: Program, calls: list[str]) -> None:
     qctrun("pairs", "study.toml", "--out", "pairs")
-    shutil.copy("A1/100mAs-1.nii.gz", "A1/100mAs-2.nii.gz")
+    shutil.copy("B1/100mAs-1.nii.gz", "A1/100mAs-2.nii.gz")
     refused = qctrun("pairs", "study.toml", "--out", "pairs")
     assert refused.code == 2
     assert "pairs.h5" in refused.err
@@ -217,6 +232,9 @@ def test_landmarks_go_into_the_registration(
     assert qctrun("pairs", "study.toml", "--out", "pairs").code == 0
     assert given[0] is None
     np.testing.assert_array_equal(given[-1], [[1, 2, 3, 4, 5, 6]] * 3)
+    read = json.loads(Path("pairs/pairs.run.json").read_text())["inputs"]
+    assert "landmarks of scan A1 100mAs-2" in {each["role"] for each in read}
+    assert all(Path(each["path"]).is_absolute() and each["sha256"] for each in read)
 
 
 def test_a_line_unlike_all_others_is_told() -> None:

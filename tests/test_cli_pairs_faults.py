@@ -80,6 +80,41 @@ def test_a_missing_scan_is_said_before_any_work(lab: Path, qctrun: Program) -> N
     assert not Path("pairs").exists()
 
 
+def test_a_scan_under_two_names_is_refused(lab: Path, qctrun: Program) -> None:
+    shutil.copy("A1/100mAs-1.nii.gz", "A1/100mAs-2.nii.gz")
+    code, _, err = qctrun("pairs", "study.toml", "--out", "pairs")
+    assert code == 3
+    assert (
+        "specimen A1, scan 100mAs-2: wanted a scan of its own, got a copy of 100mAs-1" in err.splitlines()[-1]
+    )
+    assert outputs() == {".cache"}
+
+
+def test_advice_is_in_words_of_the_study_file(lab: Path, qctrun: Program) -> None:
+    Path("A1/reference.json").unlink()
+    study = lab / "study.toml"
+    study.write_text(
+        study.read_text().replace('B1/100mAs-1.nii.gz"', 'B1/100mAs-1.nii.gz"\nseries_uid = "1.2"')
+    )
+    code, _, err = qctrun("pairs", "study.toml", "--out", "pairs")
+    assert code == 3
+    assert 'say unit = "mg/cm3" in the study file' in err
+    assert "scan 100mAs-1: series_uid: wanted a DICOM folder" in err
+    assert "--" not in err
+
+
+def test_landmarks_are_never_written_over(lab: Path, qctrun: Program) -> None:
+    Path("pairs").mkdir()
+    Path("pairs/pairs.csv").write_text("points")
+    study = lab / "study.toml"
+    study.write_text(
+        study.read_text().replace("repetition = 2", 'repetition = 2\nlandmarks = "pairs/pairs.csv"')
+    )
+    code, _, err = qctrun("pairs", "study.toml", "--out", "pairs", "--overwrite")
+    assert code == 2
+    assert "pairs.csv" in err
+
+
 def test_references_of_two_materials_are_not_mixed(lab: Path, qctrun: Program) -> None:
     path = lab / "B1/reference.json"
     path.write_text(path.read_text().replace('"HA"', '"K2HPO4"'))

@@ -158,6 +158,15 @@ def test_what_is_whole_is_not_made_again(lab, monkeypatch):
     assert files_of(lab) == before
 
 
+def test_reference_that_somebody_has_deleted_is_made_again(lab, tmp_path):
+    folder = tmp_path / "lab"
+    shutil.copytree(lab, folder)
+    before = files_of(folder)
+    (folder / "A1" / "hrpqct.nii.gz").unlink()
+    assert write_study(folder, TINY) == ["A1/trabecular_mask.nii.gz"]
+    assert files_of(folder) == before
+
+
 @pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=str)
 def test_stopped_scan_is_not_there_and_comes_out_the_same(lab, tmp_path, monkeypatch, fault):
     folder = tmp_path / "lab"

@@ -181,6 +181,7 @@ def test_truth_is_read_back(tmp_path):
         ({"spacing_mm": (0.4, 0.05, 0.05)}, "spacing"),
         ({"currents_mas": ()}, "currents"),
         ({"currents_mas": (0.5,)}, "currents"),
+        ({"currents_mas": (100.0, 100.00001)}, "each once"),
         ({"repetitions": 0}, "repetitions"),
     ],
     ids=str,

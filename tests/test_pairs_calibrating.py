@@ -15,7 +15,7 @@ from qctrun.runtime.volume import Grid, Volume
 from qctrun.train.pairs.calibrating import calibrated, odd_lines
 from qctrun.train.pairs.choices import CalibrationChoice
 from qctrun.train.pairs.fixed import Fixed
-from qctrun.train.pairs.hounsfield import air_shares
+from qctrun.train.pairs.hounsfield import air_shares, require_hu
 
 GRID = Grid((24, 40, 40), (1.0, 0.6, 0.6))
 GAIN, OFFSET = 1.25, -10.0
@@ -113,6 +113,17 @@ def test_densities_that_say_they_are_hu_are_refused_where_air_gives_them_away(tm
         calibrated(density, density, fixed, BY["reference"], tmp_path / "a")
     told = calibrated(density, density, fixed, LINE, tmp_path / "a").line.warnings
     assert "densities by the look of them" in told[0] and "0.800 mg/cm3 of a HU" in told[1]
+
+
+def test_densities_are_known_by_their_air_also_where_the_fit_is_poor():
+    _, scan = specimen(around=None)
+    poor = {"slope_se": 0.12, "intercept_se_mg_cm3": 17.0}
+    line = Calibration(1.08, -14.0, "HA", "test", error=poor)
+    with pytest.raises(InputError, match="densities by the look of them"):
+        require_hu(as_density(scan), line, "it", measured=True)
+    assert require_hu(scan, line, "it", measured=True) == []
+    good = replace(line, error={"slope_se": 0.02, "intercept_se_mg_cm3": 3.0})
+    assert require_hu(as_density(scan), good, "it", measured=True) == []
 
 
 def test_without_air_nobody_can_know_and_that_is_told(tmp_path):

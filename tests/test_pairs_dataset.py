@@ -98,6 +98,18 @@ def test_long_texts_and_strange_names(tmp_path):
     assert (pairs.specimens[0].name, pairs.donors) == ("Ä-1.b", ["母"])
 
 
+def test_of_a_relative_path_the_last_name_is_kept(tmp_path):
+    """Typed from the folder of the study, paths are relative, and folders are named after people."""
+    inputs = [{"path": "jane/hrpqct.nii.gz"}, {"path": "..\\jane\\1"}, {"path": "."}, {"path": None}]
+    found = replace(small(), provenance={"inputs": inputs, "slice_folders": ["jane/S1", "."]})
+    folder = dataset(tmp_path, found, header={"calibration": {"file": "jane/line.json", "by": "file"}})
+    pairs = read_pairs(folder)
+    assert pairs.header == {"calibration": {"file": "line.json", "by": "file"}}
+    names = [{"path": name} for name in ("hrpqct.nii.gz", "1", ".", None)]
+    assert pairs.specimens[0].provenance == {"inputs": names, "slice_folders": ["S1", "."]}
+    assert b"jane" not in (folder / "pairs.h5").read_bytes()
+
+
 def test_no_absolute_path_is_kept(study, tmp_path):
     told = {
         "path": "/home/jane/scan.nii",

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,27 @@ def test_workers_bring_back_what_they_walked(study: StudyFile, jobs: int) -> Non
     assert all("reference.nii.gz" in each.failures[0] for each in found)
     assert sorted(said) == sorted(f"refused: {each.failures[0]}" for each in found)
     assert moved[-1] == 3
+
+
+def test_the_number_of_workers_changes_no_digit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of matrices are summed in another order by more threads."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
+    before = dict(os.environ)
+    for jobs in (1, 2):
+        with workers._threads_shared(jobs):
+            assert {os.environ[name] for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")} == {"1"}
+            assert os.environ["NUMBA_NUM_THREADS"] == "1"
+    assert dict(os.environ) == before
+
+
+def test_the_first_worker_is_as_deaf_as_all_others() -> None:
+    """Else Ctrl-C at a terminal shows its traceback: multiprocessing starts a helper with it, and unblocks signals."""
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
+    with workers._deaf():
+        resource_tracker.ensure_running()
+        assert {signal.SIGINT, signal.SIGTERM} <= signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 def test_what_the_machine_refuses_stops_all(study: StudyFile) -> None:

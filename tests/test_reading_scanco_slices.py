@@ -93,6 +93,23 @@ def test_who_asks_for_hu_gets_what_the_rescale_line_makes(tmp_path):
         read(folder, calibration=(0.8, 0.0))
 
 
+@pytest.mark.parametrize("kind", ["HU", None, "US"])
+@pytest.mark.parametrize("rescale", [HU, STORED, DENSITY], ids=["HU", "stored", "density"])
+def test_density_said_beside_is_what_the_tags_make_and_never_the_stored_numbers(tmp_path, rescale, kind):
+    """A study file may name unit and material of its references, whatever these are stored as."""
+    folder = series(tmp_path / "scan", {**rescale, "RescaleType": kind})
+    volume = read(folder, unit="mg/cm3", material="HA")
+    np.testing.assert_allclose(volume.array, density_of(stored()), atol=2e-3)
+    assert volume.provenance["density_from"] == "header"
+
+
+@pytest.mark.parametrize(("rescale", "got"), [(STORED, "stored numbers"), (DENSITY, "density")])
+def test_hu_said_of_other_numbers_are_refused(tmp_path, rescale, got):
+    folder = series(tmp_path / "scan", {**rescale, "RescaleType": None})
+    with pytest.raises(InputError, match=f"wanted HU as --unit says, got {got} by the scanner's tags"):
+        read_hu(folder, unit="hu")
+
+
 def test_slices_that_differ_are_refused(tmp_path):
     def own(path):
         return {**OWN, 0x1004: SLOPE + int(path.name[1:])}

@@ -1,5 +1,7 @@
 """Scores on patches of constant density, whose parameters can be written down."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -157,6 +159,11 @@ def test_threshold_is_that_of_the_call():
     truth = np.array([210.0, 230.0, 250.0])
     raw = [truth + error for error in (20, 10, 30)]
     assert row.d_avg == pytest.approx(np.mean([bvtv(x, 240) - bvtv(truth, 240) for x in raw]), rel=1e-3)
+
+
+def test_a_tube_current_is_not_rounded_in_the_table(rows):
+    row = replace(rows[100.0, "BMD", "raw"], mas=12.5)
+    assert as_text([row]).splitlines()[1].startswith(" 12.5 ")
 
 
 def test_table_for_people_and_for_files(rows):

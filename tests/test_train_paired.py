@@ -177,12 +177,26 @@ def test_folds_of_donors_leave_one_out():
         assert split.about["split"]["test_patches_that_overlap_training"] == 0
 
 
+def test_the_notes_name_the_currents_of_the_training_alone():
+    """What only the donors of validation and test were scanned at, the network has not learnt."""
+    found = [
+        specimen(f"{donor}1", currents=(mas,), **TWO)
+        for donor, mas in zip("ABC", (100.0, 250.0, 12.5), strict=True)
+    ]
+    whole = PairedFolds(pairs(*found))
+    split = whole.split(whole.held_apart(), {}, "donors")
+    assert split.about["tube_currents_mas"] == [100.0]
+    assert [len(one["scans"]) for one in split.about["pairs"]["specimens"]] == [1, 1, 1]
+    assert split.test.currents_mas == [12.5]
+
+
 def test_overlap_against_counted_voxels():
     rng = np.random.default_rng(3)
     size = (100, 200, 200)
     empty = np.broadcast_to(np.float32(0), size)
     places = [tuple(int(n) for n in rng.integers(0, np.subtract(size, PATCH))) for _ in range(30)]
-    phantoms = [Scanned(name, name, empty, empty[None]) for name in "ab"]
+    other = np.broadcast_to(np.float32(1), size)
+    phantoms = [Scanned("a", "a", empty, empty[None]), Scanned("b", "b", other, other[None])]
     owned = [(i % 2, place) for i, place in enumerate(places)]
     some, others = Patches(phantoms, owned[:20]), Patches(phantoms, owned[20:])
     seen = np.zeros((2, *size), bool)
@@ -197,6 +211,29 @@ def test_overlap_against_counted_voxels():
     beside = Patches(phantoms, [(0, (21, 0, 0)), (0, (0, 41, 0)), (0, (0, 0, 41)), (1, (0, 0, 0))])
     assert overlapping(first, beside) == 0
     assert overlapping(first, Patches(phantoms, [(0, (20, 40, 40))])) == 1
+
+
+def two_parts(first: str, second: str, voxels: int):
+    """One reference named twice, with masks for its two ends that share so many voxels in x."""
+    ends = np.arange(57) < 41, np.arange(57) >= 41 - voxels
+    whole = specimen("A1", currents=(100.0,), size=(21, 41, 57), positions=[(0, 0, 0)])
+    masks = [np.broadcast_to(end, whole.mask.shape) for end in ends]
+    one = replace(whole, donor=first, mask=masks[0])
+    return pairs(one, replace(whole, name="A2", donor=second, mask=masks[1], positions=[(0, 0, 16)]))
+
+
+def test_one_bone_under_two_donors_is_refused():
+    """By default a donor is its specimen: two masks in one reference would train and test on the same voxels."""
+    with pytest.raises(InputError, match=r"A1 and A2: wanted one donor.* got A1 and A2; give them the same"):
+        PairedFolds(two_parts("A1", "A2", 1))
+    assert PairedFolds(two_parts("A1", "A2", 0)).donors == ["A1", "A2"]  # two bones in one jar
+    assert PairedFolds(two_parts("A", "A", 25)).donors == ["A"]
+
+
+def test_two_specimens_of_one_reference_share_voxels():
+    patches = PairedFolds(two_parts("A", "A", 25)).patches_of_all
+    first, second = (Patches(patches.phantoms, [one]) for one in patches.positions)
+    assert overlapping(first, second) == 1
 
 
 def test_names_tell_one_dataset_and_one_fold_from_another():

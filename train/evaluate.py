@@ -101,7 +101,7 @@ def as_text(rows: Sequence[Score]) -> str:
     names = ("mAs", "quantity", "filter", "dAvg", "RMSE", "% of raw", "R2 %", "beyond BMD")
     head = "{:>5} {:>8} {:>8} {:>8} {:>8} {:>9} {:>6} {:>11}".format(*names)
     lines = [
-        f"{r.mas:5.0f} {r.quantity:>8} {r.filter:>8} {r.d_avg:8.2f} {r.rmse:8.2f} {r.share_of_raw:9.1f} "
+        f"{r.mas:5g} {r.quantity:>8} {r.filter:>8} {r.d_avg:8.2f} {r.rmse:8.2f} {r.share_of_raw:9.1f} "
         f"{r.r2:6.1f} {r.r2_beyond_bmd:11.1f}"
         for r in rows
     ]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,14 @@ class PairedFolds:
     Raises
     ------
     InputError
-        When no patch lies in it, or a patch on its grid holds no sphere to measure in.
+        When no patch lies in it, a patch on its grid holds no sphere to measure in, or one bone has two donors.
     """
 
     pairs: Pairs
 
     def __post_init__(self) -> None:
         sphere_mm(self.pairs.spacing_mm)  # refuses a grid without room for one
+        _require_one_donor_each(self.pairs.specimens)
         if not len(self.patches_of_all):
             raise InputError("pairs", wanted="a position in a scan", got="none", mend=_MORE)
 
@@ -157,7 +159,8 @@ class PairedFolds:
             Patches(every.phantoms, [every.positions[number] for number in numbers]) for numbers in parts
         )
         shared = {"by": by, "test_patches_that_overlap_training": overlapping(test, train)}
-        return Split(train, validation, test, self._named(names), {**self._about, "split": shared})
+        about = {**self._about, "tube_currents_mas": train.currents_mas, "split": shared}
+        return Split(train, validation, test, self._named(names), about)
 
     def _parts(self, split: str, fold: int) -> Parts:
         if split == "positions":
@@ -176,7 +179,6 @@ class PairedFolds:
         return {
             "data": "real pairs",
             "material": self.pairs.material,
-            "tube_currents_mas": every.currents_mas,
             "repetitions": max(repeated),
             "pairs": facts_of(self.pairs),
         }
@@ -188,14 +190,36 @@ class PairedFolds:
 def overlapping(patches: Patches, others: Patches) -> int:
     """How many of the patches share voxels with one of the others, of the same phantoms."""
     corners: dict[int, list[Corner]] = {}
+    bones = _bones(patches.phantoms)
     for which, corner in others.positions:
-        corners.setdefault(which, []).append(corner)
-    return sum(_is_near(corner, corners.get(which, [])) for which, corner in patches.positions)
+        corners.setdefault(bones[which], []).append(corner)
+    return sum(_is_near(corner, corners.get(bones[which], [])) for which, corner in patches.positions)
 
 
 def _is_near(corner: Corner, others: Sequence[Corner]) -> bool:
     apart = np.abs(np.reshape(others, (-1, 3)) - corner)
     return bool((apart < PATCH).all(axis=1).any())
+
+
+def _require_one_donor_each(specimens: Sequence[PairedSpecimen]) -> None:
+    """Refuse a bone that has two donors: it would be seen in training and be called unseen."""
+    for one, other in combinations(specimens, 2):
+        if one.donor != other.donor and _is_same(one, other) and (one.mask & other.mask).any():
+            raise InputError(
+                f"specimens {one.name} and {other.name}",
+                wanted="one donor, as they share bone of one reference",
+                got=f"{one.donor} and {other.donor}",
+                mend="give them the same donor in the study file",
+            )
+
+
+def _bones(phantoms: Sequence[Scanned]) -> list[int]:
+    """For each the first that shows the same: one reference may be there with a mask for each of its parts."""
+    return [next(i for i, one in enumerate(phantoms) if _is_same(one, own)) for own in phantoms]
+
+
+def _is_same(one: Scanned | PairedSpecimen, other: Scanned | PairedSpecimen) -> bool:
+    return one is other or np.array_equal(one.truth, other.truth, equal_nan=True)
 
 
 def _scanned(specimen: PairedSpecimen, pairs: Pairs) -> Scanned:

@@ -90,8 +90,8 @@ def read_dicom(
         if series.grid is None and not (allow_resample and series.crooked):
             raise _no_volume(series, path)
         own = None
-        if unit is None and stated_unit(series.headers) != "mg/cm3":
-            own = slices_line(series.headers, path)
+        if stated_unit(series.headers) != "mg/cm3":
+            own = slices_line(series.headers, path, unit)
         asked_unit, unit = unit, "mg/cm3" if own else _unit(series.headers, unit, path)
         sidecar = sidecar_in(series.headers[0].path) if unit == "mg/cm3" else {}
         material = (

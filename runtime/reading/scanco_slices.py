@@ -19,7 +19,7 @@ from qctrun.runtime.errors import InputError
 from qctrun.runtime.reading.headers import Header
 from qctrun.runtime.reading.scanco_header import DensityLine, checked_line
 from qctrun.runtime.reading.sources import quiet
-from qctrun.runtime.volume import FloatArray, Material
+from qctrun.runtime.volume import FloatArray, Material, Unit
 
 MANUFACTURER = "SCANCO"
 GROUP = 0x0029
@@ -71,18 +71,28 @@ class SlicesLine:
         return self.line.material
 
 
-def slices_line(headers: Sequence[Header], path: Path) -> SlicesLine | None:
+def slices_line(headers: Sequence[Header], path: Path, asked: Unit | None = None) -> SlicesLine | None:
     """The line to density that Scanco's software left in slices.
+
+    Parameters
+    ----------
+    headers : sequence of Header
+    path : Path
+        For messages.
+    asked : "HU" or "mg/cm3", optional
+        What the caller takes the rescaled values for. Where there is a line, "mg/cm3" is what it leads to, from
+        whatever values; where there is none, the caller is believed.
 
     Returns
     -------
     SlicesLine or None
-        None for slices of other scanners, and for HU without a calibration.
+        None for slices of other scanners, for those without a calibration, and for HU that are asked for.
 
     Raises
     ------
     InputError
-        When the slices differ, or their rescale line is neither of HU nor of density nor none.
+        When the slices differ, their rescale line is neither of HU nor of density nor none, or HU are asked for and
+        it does not make them.
     """
     if not all(MANUFACTURER in header.manufacturer.upper() for header in headers):
         return None
@@ -93,7 +103,7 @@ def slices_line(headers: Sequence[Header], path: Path) -> SlicesLine | None:
     scaling, unit, slope, intercept, water = found.pop()
     rescale = tuple(1.0 - at if value is None else value for at, value in enumerate(rescaled.pop()))
     if scaling is None or slope is None or intercept is None:
-        if rescale != (1.0, 0.0):
+        if rescale != (1.0, 0.0) or asked:
             return None
         got = (
             "stored numbers of a Scanco scanner (rescale slope 1) without its calibration in (0029,1000-1006)"
@@ -104,8 +114,17 @@ def slices_line(headers: Sequence[Header], path: Path) -> SlicesLine | None:
     assert isinstance(line, DensityLine)  # nothing of it is missing
     factor = line.per_stored / rescale[0]
     values = _values(line, rescale, path)
+    if asked == "HU":
+        _require_hu(values, path)
+        return None
     notes = (*line.warnings, *(() if unit else (UNNAMED,)))
     return SlicesLine(line, factor, line.intercept - rescale[1] * factor, values, notes)
+
+
+def _require_hu(values: str, path: Path) -> None:
+    if values != "HU":
+        wanted, got = "HU as --unit says", f"{values} by the scanner's tags"
+        raise InputError(f"{path}", wanted=wanted, got=got, mend="leave --unit away")
 
 
 def _values(line: DensityLine, rescale: tuple[float, ...], path: Path) -> str:

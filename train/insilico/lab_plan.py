@@ -86,6 +86,13 @@ class LabStudy:
         )
         sound = all(1 <= mas <= 10_000 for mas in self.currents_mas)
         _require("currents", bool(self.currents_mas) and sound, "1 to 10000 mAs", self.currents_mas)
+        names = {f"{mas:g}" for mas in self.currents_mas}
+        _require(
+            "currents",
+            len(names) == len(self.currents_mas),
+            "each once, told by six digits",
+            self.currents_mas,
+        )
         _require("repetitions", 1 <= self.repetitions <= 100, "1 to 100", self.repetitions)
 
 

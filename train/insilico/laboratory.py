@@ -85,7 +85,7 @@ def write_study(folder: Path, study: LabStudy, progress: Progress | None = None)
     specimens = planned(study)
     _begin(folder, study, specimens)
     steps = [(each, scan) for each in specimens for scan in (None, *each.scans)]
-    missing = [(each, scan) for each, scan in steps if not _path(folder, each, scan).exists()]
+    missing = [(each, scan) for each, scan in steps if not _there(folder, each, scan)]
     told = progress or (lambda done, total: None)
     done = len(steps) - len(missing)
     for each in specimens:
@@ -191,8 +191,14 @@ def _begin(folder: Path, study: LabStudy, specimens: Sequence[PlannedSpecimen]) 
 
 
 def _path(folder: Path, specimen: PlannedSpecimen, scan: PlannedScan | None) -> Path:
-    """What is there when a scan, or else the reference, is whole."""
+    """What a scan, or else the last file of the reference, is called."""
     return folder / specimen.name / (TRABECULAR if scan is None else scan.name)
+
+
+def _there(folder: Path, specimen: PlannedSpecimen, scan: PlannedScan | None) -> bool:
+    """Whether a scan, or else the reference with its masks, is whole."""
+    names = (REFERENCE, BONE, TRABECULAR) if scan is None else (scan.name,)
+    return all((folder / specimen.name / name).exists() for name in names)
 
 
 def _made(

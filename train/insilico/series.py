@@ -8,6 +8,11 @@ import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+_UNKNOWN = (
+    *("PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID"),
+    *("AccessionNumber", "PositionReferenceIndicator", "AcquisitionNumber"),
+)
+
 HU_RANGE = (-8192, 8191)
 """What is stored; wide enough that noise is not clipped, which would shift means."""
 
@@ -83,6 +88,7 @@ def _header(
         "SeriesInstanceUID": uid("series"),
         "FrameOfReferenceUID": uid("frame"),
         "Modality": "CT",
+        "BodyPartExamined": "SPINE",
         "Manufacturer": "qctrun (simulated)",
         "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
         "SeriesDescription": f"in-silico vertebra {mas:g} mAs",
@@ -90,6 +96,8 @@ def _header(
         "InstanceNumber": index + 1,
         "PatientName": "in-silico",
         "PatientID": "in-silico",
+        # Known to nobody, but the standard wants to see that they were thought of (type 2).
+        **dict.fromkeys(_UNKNOWN, ""),
         "PatientPosition": "HFS",
         "KVP": 120,
         "Exposure": round(mas),

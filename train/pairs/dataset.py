@@ -3,7 +3,7 @@
 Layout (schema "qctrun/pairs/1"): attributes `schema`, `spacing_zyx_mm`, `unit`, `material` and `study` (JSON) of the
 file; for each specimen a group /specimens/NAME with the attributes `donor` and `provenance` (JSON) and the arrays
 `truth`, `mask` (z, y, x), `scans` (scan, z, y, x), `positions` (position, 3), `currents_mas` and `repetitions` (scan).
-All parts have checksums. It holds no dates and no absolute paths: the same pairs give the same bytes.
+All parts have checksums. It holds no dates and of paths the last name: the same pairs give the same bytes.
 """
 
 import json
@@ -36,6 +36,10 @@ __all__ = ["PAIRS", "SCHEMA", "PairedSpecimen", "Pairs", "Spacing", "join", "rea
 SCHEMA = "qctrun/pairs/1"
 PAIRS = "pairs.h5"
 """What the dataset of a study is called in its folder."""
+
+
+_PATHS = {"path", "file", "slice_folders"}
+"""Keys of provenance that may hold relative paths."""
 
 
 def write_specimen(path: Path, specimen: PairedSpecimen, spacing_mm: Spacing, material: str) -> None:
@@ -202,12 +206,19 @@ def _json(value: Mapping[str, Any]) -> str:
 
 
 def _without_folders(value: Any) -> Any:
-    """JSON values whose absolute paths, keys too, have only the name of the file left."""
+    """JSON values of whose paths, keys too, only the name of the file is left: folders may be named after people."""
     if isinstance(value, dict):
-        return {_without_folders(key): _without_folders(item) for key, item in value.items()}
+        known = {_without_folders(key): _without_folders(item) for key, item in value.items()}
+        return known | {name: _last_name(known[name]) for name in _PATHS & known.keys()}
     if isinstance(value, list):
         return [_without_folders(item) for item in value]
     for kind in (PurePosixPath, PureWindowsPath):
         if isinstance(value, str) and len(value) > 1 and kind(value).is_absolute():
             return kind(value).name
     return value
+
+
+def _last_name(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_last_name(item) for item in value]
+    return PureWindowsPath(value).name or value if isinstance(value, str) else value

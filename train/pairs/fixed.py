@@ -58,7 +58,7 @@ def read_reference(specimen: Specimen) -> tuple[Volume, BoolArray]:
         empty, holds several labels or lies on another grid than the reference or a part of it.
     """
     reference = read_density(specimen.reference, unit=specimen.unit, material=specimen.material)
-    _require_right_handed(reference.grid, str(specimen.reference))
+    require_right_handed(reference.grid, str(specimen.reference))
     labels = load_label_map(specimen.mask)
     if len(labels.present) > 1:
         raise InputError(
@@ -72,6 +72,25 @@ def read_reference(specimen: Specimen) -> tuple[Volume, BoolArray]:
     except InputError as error:
         raise _elsewhere(specimen, labels.grid, reference.grid) from error
     return reference.warn(*notes), array != 0
+
+
+def require_right_handed(grid: Grid, what: str) -> None:
+    """Refuse a volume whose voxels are stored in left-handed order.
+
+    Where its header is right it is no mirror image, but nobody can tell from the file whether it is.
+
+    Raises
+    ------
+    InputError
+    """
+    if np.linalg.det(np.reshape(grid.direction, (3, 3))) < 0:
+        raise InputError(
+            what,
+            wanted="right-handed axes",
+            got="left-handed ones (dcm2niix writes such): bone or its mirror image, the file cannot tell",
+            mend="give the scanner's own files, or see that left is left and write it anew with SimpleITK's "
+            "DICOMOrient(image, 'LPS')",
+        )
 
 
 def fixed_volume(
@@ -102,7 +121,7 @@ def fixed_volume(
     """
     if reference.unit != "mg/cm3":
         raise InputError("reference", wanted="density in mg/cm3", got=f"a volume in {reference.unit}")
-    _require_right_handed(reference.grid, "reference")
+    require_right_handed(reference.grid, "reference")
     told, inside = _upright(reference, as_mask(mask, reference.grid))
     peeled, pieces = _peeled(inside, told.grid.spacing, peel_mm)
     lines = _lines(told.grid, spacing_mm)
@@ -136,16 +155,6 @@ def _elsewhere(specimen: Specimen, own: Grid, grid: Grid) -> InputError:
         got=f"reference against mask: {grid.difference(own)}",
         mend="draw the mask on the reference itself, or resample it there by the nearest neighbour",
     )
-
-
-def _require_right_handed(grid: Grid, what: str) -> None:
-    if np.linalg.det(np.reshape(grid.direction, (3, 3))) < 0:
-        raise InputError(
-            what,
-            wanted="right-handed axes",
-            got="left-handed ones: as they stand the image may be a mirror image of the bone",
-            mend="write it anew with its voxels in right-handed order, and look whether left is left",
-        )
 
 
 def _upright(reference: Volume, mask: BoolArray) -> tuple[Volume, BoolArray]:

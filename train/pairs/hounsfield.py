@@ -12,6 +12,8 @@ UNITY = 0.07
 """A slope so near to 1 mg/cm3 per HU is that of densities, not of HU: those of HA are 0.7 to 0.9."""
 UNITY_MG_CM3 = 25.0
 """... when the intercept is no further from 0 than this."""
+SURE = 2.0
+"""So many standard errors of the fit widen both: a small piece of bone gives slopes that are 10 % off."""
 AIR_HU = (-1060.0, -940.0)
 """Scanners are kept within some tens of HU of -1000 in air."""
 LOW_HU = -500.0
@@ -53,7 +55,7 @@ def require_hu(scan: Volume, line: Calibration, where: str, *, measured: bool) -
     if not OFFSETS_HU[0] <= offset <= OFFSETS_HU[1]:
         wanted = f"HU, in which density 0 reads {OFFSETS_HU[0]:g} to {OFFSETS_HU[1]:g}"
         return _told(where, wanted, f"{offset:.0f}", measured)
-    if abs(line.slope - 1) > UNITY or abs(line.intercept) > UNITY_MG_CM3:
+    if not _may_be_unity(line):
         return []
     found = f"{line.slope:.3f} mg/cm3 per unit {line.intercept:+.1f}"
     air, low = air_shares(scan)
@@ -78,6 +80,12 @@ def air_shares(scan: Volume) -> tuple[float, float]:
     air = (medians >= AIR_HU[0]) & (medians <= AIR_HU[1])
     low = (medians > AIR_HU[1]) & (medians < LOW_HU)
     return float(air.mean()), float(low.mean())
+
+
+def _may_be_unity(line: Calibration) -> bool:
+    error = line.error or {}
+    slope, intercept = (SURE * (error.get(name) or 0.0) for name in ("slope_se", "intercept_se_mg_cm3"))
+    return abs(line.slope - 1) <= max(UNITY, slope) and abs(line.intercept) <= max(UNITY_MG_CM3, intercept)
 
 
 def _block_medians(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

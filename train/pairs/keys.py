@@ -58,15 +58,21 @@ def keys_of(study: StudyFile, specimen: Specimen) -> Keys:
     return Keys(fixed, registered, judged, calibrated, whole)
 
 
+def calibration_files(choice: CalibrationChoice, scan: QctScan) -> list[Path]:
+    """The files that the line of a scan comes from, where it comes from files."""
+    used = [choice.file] if choice.file else []
+    if choice.by == "file" and not choice.file:
+        used.append((scan.path if scan.path.is_dir() else scan.path.parent) / BESIDE)
+    if choice.phantom and choice.phantom.endswith(".toml"):
+        used.append(Path(choice.phantom))
+    return [path for path in used if path.is_file()]
+
+
 def _registered(study: StudyFile, scan: QctScan, fixed: str) -> str:
     files = [stamp_of(scan.path), stamp_of(scan.landmarks)]
     return key_of("registered", REGISTERED, fixed, *files, scan.series_uid, asdict(study.registration))
 
 
 def _calibrated(choice: CalibrationChoice, scan: QctScan, registered: str) -> str:
-    """A calibration.json in the scan's own folder is among the stamps of the scan already."""
-    beside = scan.path.parent / BESIDE
-    used = [choice.file] if choice.file else [beside] if choice.by == "file" and beside.exists() else []
-    if choice.phantom and choice.phantom.endswith(".toml"):
-        used.append(Path(choice.phantom))
+    used = calibration_files(choice, scan)
     return key_of("calibrated", CALIBRATED, registered, asdict(choice), *map(stamp_of, used))

@@ -178,8 +178,3 @@ def cropped(image: Any, points_mm: Sequence[Points], mm: float = 0.0, voxels: in
     high = np.clip(np.ceil(index.max(0) + room), 0, last).astype(int)
     x, y, z = (slice(int(a), int(b) + 1) for a, b in zip(low, high, strict=True))
     return image[x, y, z]
-
-
-def mirrored(grid: Grid) -> bool:
-    """Whether the axes of a grid are left-handed."""
-    return bool(np.linalg.det(np.reshape(grid.direction, (3, 3))) < 0)

@@ -14,11 +14,11 @@ from qctrun.runtime.resampling import INTERPOLATION, REACH
 from qctrun.runtime.volume import Grid, Progress, Volume
 from qctrun.train.pairs.choices import RegistrationChoice
 from qctrun.train.pairs.descent import descend, nowhere, stretch_percent
-from qctrun.train.pairs.fixed import Fixed
-from qctrun.train.pairs.pyramid import LEVELS, Scene, cropped, image_of, mirrored, scene_of
+from qctrun.train.pairs.fixed import Fixed, require_right_handed
+from qctrun.train.pairs.landmarks import Landmarks, require_inside
+from qctrun.train.pairs.pyramid import LEVELS, Scene, cropped, image_of, scene_of
 from qctrun.train.pairs.rigid import Rigid, distance
 from qctrun.train.pairs.starts import (
-    Landmarks,
     from_landmarks,
     from_moments,
     from_search,
@@ -91,9 +91,11 @@ def register(
     ------
     InputError
         When the scan is not in HU, one of the two is left-handed, the scan is much smaller than the reference or
-        holds no bone, the landmarks fit no rotation, or nothing overlaps.
+        holds no bone, landmarks lie outside of the images or fit no rotation, or nothing overlaps.
     """
     _require_scan(fixed, scan)
+    if landmarks is not None:
+        require_inside(landmarks, fixed.density.grid, scan.grid)
     scene = scene_of(fixed, scan)
     require_bone(scene)
     steps = _Steps(progress, total=2 * len(LEVELS))
@@ -190,13 +192,7 @@ def _require_scan(fixed: Fixed, scan: Volume) -> None:
             "scan to register", wanted="raw HU", got=scan.unit, mend="bring the scan uncalibrated"
         )
     for what, grid in (("reference", fixed.density.grid), ("scan", scan.grid)):
-        if mirrored(grid):
-            raise InputError(
-                f"geometry of the {what}",
-                wanted="right-handed axes",
-                got="left-handed ones: as they stand the image may be a mirror image of the bone",
-                mend="look whether left is left in it, then write it anew with SimpleITK's DICOMOrient(image, 'LPS')",
-            )
+        require_right_handed(grid, f"geometry of the {what}")
     if not np.isfinite(scan.array).all():
         raise InputError("scan to register", wanted="finite numbers", got="NaN or infinity")
     index = np.argwhere(fixed.mask)

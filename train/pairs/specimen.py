@@ -17,7 +17,7 @@ from qctrun.train.pairs.cache import Cache
 from qctrun.train.pairs.choices import Specimen, StudyFile
 from qctrun.train.pairs.dataset import PairedSpecimen, write_specimen
 from qctrun.train.pairs.fixed import Fixed, fixed_volume, read_reference
-from qctrun.train.pairs.keys import keys_of
+from qctrun.train.pairs.keys import calibration_files, keys_of
 from qctrun.train.pairs.scan import Move, Place, Seen, density_of, row_of, seen
 from qctrun.train.pairs.stored import entry_of_fixed, fixed_of
 from qctrun.train.pairs.table import verdict_of
@@ -27,6 +27,17 @@ from qctrun.train.raster import Corner, box_positions, patch_box
 Say = Callable[[str], None]
 
 _OF_INPUT = (InputError, UsageError)
+_IN_STUDY_FILE = {
+    "say --allow-resample to put it onto even, upright slices by one interpolation": "export even, upright slices",
+    "say --unit hu or mg/cm3": 'say unit = "mg/cm3" in the study file if it is so',
+    "as --unit says": "as a study needs it",
+    "leave --unit away": "give another file",
+    "--series-uid": "series_uid",
+    "--unit": "unit",
+    "--material": "material",
+    "--mask": "mask",
+}
+"""What readers advise to type, and what there is instead of these options here."""
 
 
 def walk(study: StudyFile, specimen: Specimen, cache: Cache, say: Say, move: Move) -> Walked:
@@ -63,6 +74,7 @@ def walk(study: StudyFile, specimen: Specimen, cache: Cache, say: Say, move: Mov
         except _OF_INPUT as error:
             failures.append(_refused(f"specimen {specimen.name}, scan {scan.name}: {error}", say))
         move(number + 1)
+    failures += [_refused(words, say) for words in _copies(specimen, found)]
     return _failed(specimen, failures) if failures else _walked(at, fixed, found, say)
 
 
@@ -82,12 +94,28 @@ def _said(at: Place, scan: Seen, fixed: Fixed) -> str:
 
 
 def _refused(failure: str, say: Say) -> str:
+    for option, words in _IN_STUDY_FILE.items():
+        failure = failure.replace(option, words)
     say(f"refused: {failure}")
     return failure
 
 
 def _failed(specimen: Specimen, failures: list[str]) -> Walked:
     return Walked(specimen.name, failures=tuple(failures))
+
+
+def _copies(specimen: Specimen, found: list[Seen]) -> list[str]:
+    """Scans of other names and the same bytes: repetitions that repeat nothing."""
+    first: dict[str, str] = {}
+    told = []
+    for scan in found:
+        inputs = scan.registered["volume"]["provenance"].get("inputs", ())
+        own = scan.scan.name
+        other = first.setdefault(" ".join(each["sha256"] for each in inputs) or own, own)
+        if other != own:
+            where = f"specimen {specimen.name}, scan {own}"
+            told.append(str(InputError(where, wanted="a scan of its own", got=f"a copy of {other}")))
+    return told
 
 
 def _walked(at: Place, fixed: Fixed, found: list[Seen], say: Say) -> Walked:
@@ -193,14 +221,23 @@ def _provenance(scan: Seen) -> dict[str, Any]:
 
 
 def _inputs(at: Place, fixed: Fixed, found: list[Seen]) -> list[dict[str, Any]]:
-    """What was read, for the record of the run."""
-    roles = [(f"reference {at.specimen.name}", fixed.density.provenance)]
-    roles += [(f"scan {at.specimen.name} {s.scan.name}", s.registered["volume"]["provenance"]) for s in found]
-    inputs = [{"role": role, **each} for role, told in roles for each in told.get("inputs", ())]
-    mask = at.specimen.mask
+    """What was read, for the record of the run; absolute, as the cache may have been filled from elsewhere."""
+    own = at.specimen
+    scans = [(f"scan {own.name} {s.scan.name}", s.scan, s.registered["volume"]["provenance"]) for s in found]
+    read = [(f"reference {own.name}", own.reference, fixed.density.provenance)]
+    read += [(role, scan.path, told) for role, scan, told in scans]
+    beside = [(f"mask {own.name}", own.mask)]
+    for role, scan, _ in scans:
+        beside += [(f"landmarks of {role}", scan.landmarks)] if scan.landmarks else []
+        files = calibration_files(at.study.calibration, scan)
+        beside += [(f"calibration of {role}", file) for file in files]
     return [
-        *inputs,
-        {"role": f"mask {at.specimen.name}", "path": str(mask.resolve()), "sha256": sum_of(mask)},
+        *(
+            {"role": role, **each, "path": str(path.resolve())}
+            for role, path, told in read
+            for each in told.get("inputs", ())
+        ),
+        *({"role": role, "path": str(path.resolve()), "sha256": sum_of(path)} for role, path in beside),
     ]
 
 

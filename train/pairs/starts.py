@@ -4,12 +4,12 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from qctrun.runtime.errors import InputError
 from qctrun.runtime.volume import BoolArray
+from qctrun.train.pairs.landmarks import Landmarks
 from qctrun.train.pairs.pyramid import LEVELS, Scene
 from qctrun.train.pairs.rigid import Points, Rigid
 
@@ -31,8 +31,6 @@ MOVED_MM, MOVED_DEG = 2.0, 4.0
 
 FLATTEST_MM = 1.0
 """Landmarks must stretch so far across their longest line, or a turn about it is anybody's guess."""
-
-Landmarks = npt.NDArray[np.float64]
 
 
 def from_moments(reference: Any, scan: Any) -> Rigid | None:
@@ -104,10 +102,10 @@ def from_landmarks(points_mm: Landmarks) -> tuple[Rigid, float]:
     middles = here.mean(0), there.mean(0)
     spreads = [np.linalg.svd(side - middle)[1] for side, middle in zip((here, there), middles, strict=True)]
     if any(spread[1] / np.sqrt(len(points)) < FLATTEST_MM for spread in spreads):
-        got = "points on a line, or all at one place"
-        raise InputError(
-            "landmarks", wanted="points that span a plane", got=got, mend="add a point off the line"
-        )
+        widest = max(spread[0] for spread in spreads) / np.sqrt(len(points))
+        got = f"points on a line, or all at one place (about {widest:.2g} mm apart at most)"
+        mend = "add a point off the line; they should be in mm"
+        raise InputError("landmarks", wanted="points that span a plane", got=got, mend=mend)
     left, sizes, right = np.linalg.svd((there - middles[1]).T @ (here - middles[0]))
     mirrored = np.linalg.det(left @ right) < 0
     # Points of one plane fit a rotation and a mirror image alike: the smallest size is then nothing.

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from threading import Thread
 from typing import Any
@@ -22,7 +23,9 @@ from qctrun.train.pairs.choices import Specimen, StudyFile
 from qctrun.train.pairs.walked import Walked
 
 _SPAWN = multiprocessing.get_context("spawn")
-_THREADS = ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
+_THREADS = ("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "NUMBA_NUM_THREADS")
+_BLAS_THREADS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Always one: products of matrices change in the last digits with their number, and with it all that follows."""
 _PATIENCE_S = 1.0
 """What a worker gets to take away its unfinished files."""
 
@@ -93,6 +96,7 @@ def _deaf() -> Iterator[None]:
     The worker inherits this and stays deaf to Ctrl-C, which a terminal sends to all its processes: it is stopped by
     the main process alone.
     """
+    resource_tracker.ensure_running()  # the first worker's start would start it, and that makes all hear again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
@@ -173,12 +177,14 @@ def _stop(working: Sequence[_Worker]) -> None:
 
 @contextmanager
 def _threads_shared(jobs: int) -> Iterator[None]:
-    """Workers at once share the cores; what the user has set stays."""
+    """Workers at once share the cores, or what the user has set; their results do not depend on how many."""
     each = str(max(1, parse_threads(None) // max(1, jobs)))
-    ours = [name for name in _THREADS if name not in os.environ]
-    os.environ.update(dict.fromkeys(ours, each))
+    wanted = dict.fromkeys(_BLAS_THREADS, "1") | {name: os.environ.get(name, each) for name in _THREADS}
+    before = {name: os.environ[name] for name in wanted if name in os.environ}
+    os.environ.update(wanted)
     try:
         yield
     finally:
-        for name in ours:
+        for name in wanted:
             del os.environ[name]
+        os.environ.update(before)

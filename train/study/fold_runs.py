@@ -100,7 +100,7 @@ def shares_text(folds: Sequence[Sequence[Score]]) -> str:
         placed.setdefault((row.mas, row.quantity, row.filter), []).append(row)
     # Not every donor was scanned at every tube current.
     lines = [
-        f"{mas:5.0f} {quantity:>8} {name:>8} {_mean_and_half_range(rows)}"
+        f"{mas:5g} {quantity:>8} {name:>8} {_mean_and_half_range(rows)}"
         for (mas, quantity, name), rows in sorted(placed.items(), key=lambda item: item[0][0])
     ]
     return "\n".join(["{:>5} {:>8} {:>8} {:>9}".format("mAs", "quantity", "filter", "% of raw"), *lines])
