@@ -98,21 +98,28 @@ def test_long_texts_and_strange_names(tmp_path):
     assert (pairs.specimens[0].name, pairs.donors) == ("Ä-1.b", ["母"])
 
 
-def test_of_a_relative_path_the_last_name_is_kept(tmp_path):
-    """Typed from the folder of the study, paths are relative, and folders are named after people."""
-    inputs = [{"path": "jane/hrpqct.nii.gz"}, {"path": "..\\jane\\1"}, {"path": "."}, {"path": None}]
-    found = replace(small(), provenance={"inputs": inputs, "slice_folders": ["jane/S1", "."]})
-    folder = dataset(tmp_path, found, header={"calibration": {"file": "jane/line.json", "by": "file"}})
+def test_no_name_of_a_file_or_series_is_kept(tmp_path):
+    """Typed from the folder of the study, paths are relative; folders and files are named after people."""
+    inputs = [{"path": "jane/hrpqct.nii.gz", "sha256": "12"}, {"path": "jane.nii", "sha256": "34"}]
+    scan = {"series_uid": "1.2.3", "frame_of_reference_uid": "1.2.4", "kernel": "YB"}
+    told = {"inputs": inputs, "slice_folders": ["jane/S1", "."], "stem": "jane", "scan": scan}
+    folder = dataset(
+        tmp_path,
+        replace(small(), provenance=told),
+        header={"calibration": {"file": "jane/line.json", "by": "file"}},
+    )
     pairs = read_pairs(folder)
-    assert pairs.header == {"calibration": {"file": "line.json", "by": "file"}}
-    names = [{"path": name} for name in ("hrpqct.nii.gz", "1", ".", None)]
-    assert pairs.specimens[0].provenance == {"inputs": names, "slice_folders": ["S1", "."]}
-    assert b"jane" not in (folder / "pairs.h5").read_bytes()
+    assert pairs.header == {"calibration": {"by": "file"}}
+    kept = {"inputs": [{"sha256": "12"}, {"sha256": "34"}], "scan": {"kernel": "YB"}}
+    assert pairs.specimens[0].provenance == kept
+    content = (folder / "pairs.h5").read_bytes()
+    assert b"jane" not in content
+    assert b"1.2.3" not in content
 
 
 def test_no_absolute_path_is_kept(study, tmp_path):
     told = {
-        "path": "/home/jane/scan.nii",
+        "what": "/home/jane/scan.nii",
         "more": [{"C:\\Users\\jane\\x.dcm": r"\\server\jane\y.dcm"}],
         "how": "a/b, /",
     }
@@ -121,7 +128,7 @@ def test_no_absolute_path_is_kept(study, tmp_path):
     pairs = read_pairs(folder)
     assert pairs.header == {"study": "study.toml"}
     assert pairs.specimens[0].provenance == {
-        "path": "scan.nii",
+        "what": "scan.nii",
         "more": [{"x.dcm": "y.dcm"}],
         "how": "a/b, /",
     }

@@ -84,6 +84,7 @@ def test_a_donor_is_the_specimen_when_none_is_named(tmp_path: Path) -> None:
         ('name = "A1"', 'name = "../A1"', "wanted up to 64 letters"),
         ('name = "A1"', 'name = "."', "wanted up to 64 letters"),
         ('name = "B1"', 'name = "a1"', "each name once, got a1 twice"),
+        ('donor = "B"', 'donor = "a"', "each donor spelt in one way, got A, a"),
         ("tube_current_mas = 100", "tube_current_mas = -1", "wanted a number from 0.001 to 100000, got -1"),
         ("tube_current_mas = 100", "tube_current_mas = nan", "got nan"),
         ("tube_current_mas = 100", "tube_current_mas = true", "got True"),

@@ -3,7 +3,7 @@
 Layout (schema "qctrun/pairs/1"): attributes `schema`, `spacing_zyx_mm`, `unit`, `material` and `study` (JSON) of the
 file; for each specimen a group /specimens/NAME with the attributes `donor` and `provenance` (JSON) and the arrays
 `truth`, `mask` (z, y, x), `scans` (scan, z, y, x), `positions` (position, 3), `currents_mas` and `repetitions` (scan).
-All parts have checksums. It holds no dates and of paths the last name: the same pairs give the same bytes.
+All parts have checksums. It holds no dates and no names of files or series: the same pairs give the same bytes.
 """
 
 import json
@@ -38,8 +38,8 @@ PAIRS = "pairs.h5"
 """What the dataset of a study is called in its folder."""
 
 
-_PATHS = {"path", "file", "slice_folders"}
-"""Keys of provenance that may hold relative paths."""
+_NAMES = {"path", "file", "stem", "slice_folders", "series_uid", "frame_of_reference_uid"}
+"""Keys of provenance that say whose scan it was; the SHA-256 of each input, which stays, says which."""
 
 
 def write_specimen(path: Path, specimen: PairedSpecimen, spacing_mm: Spacing, material: str) -> None:
@@ -202,23 +202,18 @@ def _object(node: Any, name: str) -> dict[str, Any]:
 
 
 def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(_without_folders(json.loads(json_text(value))), ensure_ascii=False)
+    return json.dumps(_unnamed(json.loads(json_text(value))), ensure_ascii=False)
 
 
-def _without_folders(value: Any) -> Any:
-    """JSON values of whose paths, keys too, only the name of the file is left: folders may be named after people."""
+def _unnamed(value: Any) -> Any:
+    """JSON values without the names of files and series, which may be called after people; of absolute paths
+    elsewhere the last name is left.
+    """
     if isinstance(value, dict):
-        known = {_without_folders(key): _without_folders(item) for key, item in value.items()}
-        return known | {name: _last_name(known[name]) for name in _PATHS & known.keys()}
+        return {_unnamed(key): _unnamed(item) for key, item in value.items() if key not in _NAMES}
     if isinstance(value, list):
-        return [_without_folders(item) for item in value]
+        return [_unnamed(item) for item in value]
     for kind in (PurePosixPath, PureWindowsPath):
         if isinstance(value, str) and len(value) > 1 and kind(value).is_absolute():
             return kind(value).name
     return value
-
-
-def _last_name(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_last_name(item) for item in value]
-    return PureWindowsPath(value).name or value if isinstance(value, str) else value
