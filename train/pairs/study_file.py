@@ -159,8 +159,9 @@ def _require_apart(study: StudyFile) -> None:
     """Nothing that has to be unique stands there twice."""
     # Names become file names, and some file systems do not tell large letters from small.
     _once((each.name.casefold() for each in study.specimens), f"{study.path}: specimens", "name")
-    if len({each.donor.casefold() for each in study.specimens}) < len({each.donor for each in study.specimens}):
-        got = ", ".join(sorted({each.donor for each in study.specimens}))
+    donors = {each.donor for each in study.specimens}
+    if len({donor.casefold() for donor in donors}) < len(donors):
+        got = ", ".join(sorted(donors))
         raise InputError(f"{study.path}: donors", wanted="each donor spelt in one way", got=got)
     places = (f"{each.reference.resolve()} with {each.mask.resolve()}" for each in study.specimens)
     _once(places, f"{study.path}: specimens", "reference with its mask")
