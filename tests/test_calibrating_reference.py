@@ -1,5 +1,7 @@
 """The paper's regression on a reference scan: the line that made the scan comes back, noise or not."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -51,6 +53,30 @@ def test_noise_does_not_flatten_the_line_and_its_error_is_said():
     assert np.mean(at_150) == pytest.approx(150, abs=3)
     # One standard error, by counting spheres and not voxels, is about the scatter over repeated scans.
     assert np.std(at_150) / 3 < np.mean(errors) < 3 * np.std(at_150)
+
+
+def test_what_is_said_of_a_poor_fit_holds_the_true_slope():
+    """The slopes of both ways alone do not: noise moves both to the same side."""
+    held, alone = [], []
+    for seed in range(12):
+        found = reference_line(*pair(700.0, seed)).calibration
+        (words,) = (words for words in found.warnings if "go together poorly" in words)
+        low, high = map(float, re.findall(r"from (-?[\d.]+) to ([\d.]+)", words)[0])
+        held.append(low < 1 / GAIN < high)
+        alone.append(found.error["slope_bounds"][0] < 1 / GAIN < found.error["slope_bounds"][1])
+    assert sum(alone) < sum(held) and sum(held) >= 11
+
+
+def test_a_slope_from_little_bone_is_told_as_uncertain():
+    """In a small mask the two go together well, and the slope is uncertain all the same."""
+    z, y, x = np.indices(GRID.size)
+    inside = (np.hypot(y - 20, x - 20) < 12) & (np.abs(z - 8) < 6)
+    scan, reference = pair(150.0, 2)
+    found = reference_line(scan, reference, inside).calibration
+    assert found.error["r2"] > 0.9
+    (words,) = found.warnings
+    assert f"the slope is {found.slope:.3f} +- {2 * found.error['slope_se']:.3f}" in words
+    assert reference_line(*pair(150.0, 2)).calibration.warnings == ()
 
 
 def test_only_the_mask_counts():

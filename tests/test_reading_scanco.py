@@ -209,6 +209,19 @@ def test_the_call_must_agree_with_the_header(tmp_path):
         read_hu(path)
 
 
+def test_another_scaling_than_the_usual_counts(tmp_path):
+    """Micro-CT scanners store 4096 of 1/cm; a fixed 8192 would halve the density above the intercept."""
+    said = log_text(
+        muscaling="4096", scaledbyfactor="4096.0", calibrationdata="70 kVp, BH: 200 mg HA/ccm, Scaling 4096"
+    )
+    wanted = density_of(stored(), mu_scaling=4096)
+    np.testing.assert_allclose(
+        read(write_aim(tmp_path / "a.aim", stored(), log=said)).array, wanted, atol=2e-3
+    )
+    isq = write_isq(tmp_path / "a.isq", stored(), b88=4096, text="70 kVp, BH: 200 mg HA/ccm, Scaling 4096")
+    np.testing.assert_allclose(read(isq).array, wanted, atol=2e-3)
+
+
 def test_voxels_that_were_resampled_before_are_told_of(tmp_path):
     volume = read(write_aim(tmp_path / "a.aim", stored(), el=(0.164, 0.164, 0.164)))
     assert "0.164 x 0.164 x 0.164 mm where the scan had 0.082" in volume.warnings[0]

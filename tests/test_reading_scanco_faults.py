@@ -5,6 +5,7 @@ import os
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,8 +25,9 @@ from scanco_files import (
 )
 
 from qctrun.runtime.errors import InputError
-from qctrun.runtime.reading import describe, load_label_map, read
+from qctrun.runtime.reading import describe, load_label_map, read, scanco
 from qctrun.runtime.reading.images import load
+from qctrun.runtime.reading.scanco_header import DensityLine
 
 pytest.importorskip("itk")
 
@@ -222,6 +224,23 @@ def test_a_scan_is_no_mask(tmp_path):
 
 def test_one_slice_is_no_volume(tmp_path):
     refused(write_aim(tmp_path / "a.aim", stored((1, 5, 6))), "a 3-D volume, got one of 6 x 5 x 1 voxels")
+
+
+@pytest.mark.parametrize("name", ["a.aim", "a.isq"])
+@pytest.mark.parametrize(
+    ("lie", "match"),
+    [
+        ({"position": (0, 0, 7)}, "got origin"),
+        ({"spacing_mm": (0.082, 0.082, 0.1)}, "got spacing"),
+        ({"dimensions": (4, 6, 5)}, "got size"),
+        ({"density": DensityLine(4096.0, SLOPE, INTERCEPT, "HA")}, "got mu scaling"),
+    ],
+)
+def test_a_header_that_itk_understands_otherwise_is_refused(tmp_path, monkeypatch, name, lie, match):
+    path = (write_aim if name == "a.aim" else write_isq)(tmp_path / name, stored())
+    ours = replace(scanco._header(path), **lie)
+    monkeypatch.setattr(scanco, "_header", lambda _: ours)
+    refused(path, match + r" .* by itk-ioscanco and .* by its header")
 
 
 def test_floats_that_are_no_numbers_are_refused(tmp_path):

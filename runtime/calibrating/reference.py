@@ -26,6 +26,8 @@ LEAST_SPHERES = 10
 ALIKE_MG_CM3 = 0.1
 """Densities that differ by less all over a mask are rounding."""
 LEAST_R2 = 0.5
+POOR_SLOPE = 0.05
+"""A standard error of this share of the slope is told."""
 GOOD_R2 = 0.9
 """Below, the two slopes between which the true one lies are 10 % apart and more, which is told."""
 MANY_LEFT_OUT = 0.02
@@ -143,9 +145,15 @@ def _warnings(fits: float, line: Line, flattest: float) -> list[str]:
             "poor registration?): look at the picture"
         )
     if fits < GOOD_R2:
+        reach = 2 * line.errors[0]  # the slopes of both ways are as uncertain as the scan is noisy
         told.append(
             f"the scan and its reference go together poorly (R2 {fits:.2f}), the slope may be anywhere from "
-            f"{flattest:.3f} to {line.slope:.3f}: check the registration and the mask"
+            f"{flattest - reach:.3f} to {line.slope + reach:.3f}: check the registration and the mask"
+        )
+    elif line.errors[0] > POOR_SLOPE * line.slope:
+        told.append(
+            f"the slope is {line.slope:.3f} +- {2 * line.errors[0]:.3f} (two standard errors): too little bone in the "
+            "mask for a scan of this noise"
         )
     return told
 

@@ -190,10 +190,16 @@ def _by_itk(header: ScancoHeader, path: Path) -> NumberArray:
 
 def _require_same(source: Any, header: ScancoHeader, path: Path) -> None:
     """Two readers of one header must agree on it: this package's own and ITK's."""
-    ours: dict[str, tuple[float, ...]] = {"size": header.dimensions[::-1], "spacing": header.spacing_mm[::-1]}
+    corner = zip(header.position, header.spacing_mm, strict=True)
+    ours: dict[str, tuple[float, ...]] = {
+        "size": header.dimensions[::-1],
+        "spacing": header.spacing_mm[::-1],
+        "origin": tuple(first * mm for first, mm in corner)[::-1],
+    }
     theirs = {
         "size": tuple(source.GetDimensions(axis) for axis in range(3)),
         "spacing": tuple(source.GetSpacing(axis) for axis in range(3)),
+        "origin": tuple(source.GetOrigin(axis) for axis in range(3)),
     }
     line = header.density
     if isinstance(line, DensityLine):
