@@ -1,11 +1,14 @@
 """Two networks on the same patches, one from what `qctrun pairs` made, one from perfectly aligned scans; needs torch.
 
-Specimens are split by donor as `qctrun train --pairs` does it. Both networks are judged on the donor that is held out,
-in aligned scans, against the truth without noise.
+Two splits, as `qctrun train --pairs` makes them: by donor, where both networks are judged on a donor that is held out,
+and by position, the first fold, where they know other places of all bones. There the networks' own errors are smaller,
+so that those of the pairs would show. The judgement is on aligned scans, against the truth without noise.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +21,34 @@ from qctrun.train.pairs.dataset import PairedSpecimen, join, read_pairs, write_s
 
 CURRENTS_MAS = (100.0, 360.0)
 KINDS = ("aligned", "pairs")
+SPLITS = ("donors", "positions")
 Row = dict[str, Any]
 
 
 def networks(work: Path, recipe: dict[str, Any], seeds: int, threads: int) -> dict[str, Any]:
-    """Train both, as often as there are seeds, and score them.
+    """Train both in each split, as often as there are seeds, and score them.
 
     Returns
     -------
-    dict
+    dict of each split
         `positions` of each part, and `rows`: seed, kind, mAs, quantity, filter, RMSE (mg/cm3 or points of BV/TV).
     """
     _align(work)
+    return {split: _of_split(work, split, recipe, seeds, threads) for split in SPLITS}
+
+
+def _of_split(work: Path, split: str, recipe: dict[str, Any], seeds: int, threads: int) -> dict[str, Any]:
+    stamp = read_pairs(work / PAIRS).digest[:16]
     rows = []
-    for seed in range(seeds):
-        for kind in KINDS:
-            key = [recipe, seed, kind, _stamp(work)]
-            path = work / "networks" / f"{kind}-{seed}.json"
-            rows += kept(
-                path, key, lambda kind=kind, seed=seed: _scored(work, kind, {**recipe, "seed": seed}, threads)
-            )
-    return {"positions": _positions(work), "rows": rows}
+    for seed, kind in product(range(seeds), KINDS):
+        name = f"{split}-{kind}-{seed}"
+        make = partial(_scored, work, split, kind, {**recipe, "seed": seed}, threads)
+        rows += kept(work / "networks" / f"{name}.json", [recipe, seed, kind, stamp], make)
+    parts = _split(work, PAIRS, split)
+    return {
+        "positions": {part: len(getattr(parts, part)) for part in ("train", "validation", "test")},
+        "rows": rows,
+    }
 
 
 def _align(work: Path) -> None:
@@ -70,44 +80,34 @@ def _same(true: PairedSpecimen, found: PairedSpecimen) -> PairedSpecimen:
     )
 
 
-def _scored(work: Path, kind: str, values: dict[str, Any], threads: int) -> list[Row]:
+def _scored(work: Path, split: str, kind: str, values: dict[str, Any], threads: int) -> list[Row]:
     import torch
 
     from qctrun.train.evaluate import scores
     from qctrun.train.fit import fit
-    from qctrun.train.paired import donors_apart
     from qctrun.train.recipe import recipe_of
 
     torch.set_num_threads(threads)
-    recipe, out = recipe_of(values), work / "networks" / f"{kind}-{values['seed']}"
-    split = donors_apart(recipe, out, work / kind)
-    test = _split(work, "aligned").test
-    told = _told(kind, recipe.epochs)
-    state = fit(recipe, split.train, split.validation, out, data=split.names, device="cpu", report=told)
-    found = scores(state.network.eval(), split.train, test, CURRENTS_MAS)
+    recipe, out = recipe_of(values), work / "networks" / f"{split}-{kind}-{values['seed']}"
+    own, test = _split(work, kind, split), _split(work, "aligned", split).test
+    told = _told(f"{split}, {kind}", recipe.epochs)
+    state = fit(recipe, own.train, own.validation, out, data=own.names, device="cpu", report=told)
+    found = scores(state.network.eval(), own.train, test, CURRENTS_MAS)
     return [{"seed": values["seed"], "kind": kind, **asdict(row)} for row in found]
 
 
-def _told(kind: str, epochs: int) -> Callable[[dict[str, float]], None]:
+def _told(what: str, epochs: int) -> Callable[[dict[str, float]], None]:
     return lambda line: print(
-        f"{kind}: epoch {line['epoch']:.0f} of {epochs}, validation {line['validation_loss']:.4f}, "
+        f"{what}: epoch {line['epoch']:.0f} of {epochs}, validation {line['validation_loss']:.4f}, "
         f"{line['epoch_seconds']:.0f} s",
         flush=True,
     )
 
 
-def _split(work: Path, kind: str) -> Any:
+def _split(work: Path, kind: str, split: str) -> Any:
     from qctrun.train.paired import PairedFolds
 
     whole = PairedFolds(read_pairs(work / kind))
-    return whole.split(whole.held_apart(), {}, "donors")
-
-
-def _positions(work: Path) -> dict[str, int]:
-    split = _split(work, PAIRS)
-    return {part: len(getattr(split, part)) for part in ("train", "validation", "test")}
-
-
-def _stamp(work: Path) -> str:
-    """Which dataset it was."""
-    return read_pairs(work / PAIRS).digest[:16]
+    if split == "positions":
+        return whole.patches(split, 1)
+    return whole.split(whole.held_apart(), {}, split)
