@@ -36,7 +36,15 @@ def draw(found: Row, path: Path) -> None:
     panels[1].legend(
         handles, labels, frameon=False, fontsize=9, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1)
     )
-    panels[-1].legend(frameon=False, fontsize=9)
+    panels[2].legend(
+        frameon=False,
+        fontsize=8,
+        ncols=3,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1),
+        handlelength=1,
+        columnspacing=1,
+    )
     made.savefig(path, dpi=130)
     plt.close(made)
 
@@ -75,5 +83,5 @@ def _bars(panel: Axes, networks: Row, quantity: str) -> None:
             if len(values) > 1 and kind != "raw":
                 panel.scatter([at] * len(values), values, s=10, c="white", edgecolors=COLOURS[kind], zorder=3)
     words = ["\n".join((f"{mas:g} mAs", *NEW[split].rsplit(" ", 1))) for split, mas in places]
-    panel.set_xticks(range(len(places)), words, fontsize=7.5)
+    panel.set_xticks(range(len(places)), words, fontsize=7)
     panel.set_ylabel(f"RMSE of {quantity}, {UNITS[quantity]}")
