@@ -32,7 +32,7 @@ def _counts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int
     show_default=True,
     metavar="NAME|FILE",
     help="nnsp or nnbmd (the paper's two), nnsp-residual or nnbmd-residual (ours), nnsp-shipped (the shipped "
-    "model), nnsp-short, nnbmd-short or nnsp-muon (for two CPU cores), or a TOML file of your own.",
+    "model), nnsp-wide, nnsp-short or nnbmd-short (for two CPU cores), or a TOML file of your own.",
 )
 @click.option("--show-recipe", is_flag=True, help="Print the recipe's file, a start for one's own, and end.")
 @click.option(

@@ -144,7 +144,7 @@ def test_a_spoilt_recipe_is_bad_input(no_simulation, tmp_path, qctrun, text):
 def test_a_recipe_that_nobody_knows_is_bad_input(no_simulation, fresh, qctrun):
     said = qctrun("train", "--recipe", "nssp")
     assert (said.code, said.err.count("\n")) == (3, 1), said.err
-    assert "nnbmd-short, nnsp, nnsp-muon, " in said.err
+    assert "nnbmd-short, nnsp, nnsp-residual, " in said.err
     assert list(fresh.iterdir()) == []
 
 

@@ -16,10 +16,10 @@ SHIPPED = (
     "nnbmd-residual",
     "nnbmd-short",
     "nnsp",
-    "nnsp-muon",
     "nnsp-residual",
     "nnsp-shipped",
     "nnsp-short",
+    "nnsp-wide",
 )
 PAPER = ("nnsp", "nnbmd")
 
@@ -73,13 +73,16 @@ def test_short_ones_differ_in_loss_and_length_only(name):
     assert (recipe.channels, recipe.precision, recipe.rate) == ((16, 16, 8, 8, 16), "bf16", "cosine")
 
 
-def test_the_one_with_muon_differs_in_its_steps_only():
-    recipe = load_recipe("nnsp-muon")
-    own = {
-        name: getattr(recipe, name) for name in ("name", "optimizer", "learning_rate", "epochs", "patience")
-    }
-    assert recipe.optimizer == "muon"
+def test_the_wide_one_differs_in_its_width_and_its_steps_only():
+    recipe = load_recipe("nnsp-wide")
+    own = {name: getattr(recipe, name) for name in ("name", "channels", "optimizer", "epochs", "patience")}
+    assert (recipe.optimizer, recipe.channels) == ("muon", (32, 16, 16, 16, 16))
     assert recipe == dataclasses.replace(load_recipe("nnsp-short"), **own)
+
+
+def test_the_shipped_one_is_the_wide_one_with_more_noise():
+    own = {"name": "nnsp-shipped", "keep": "last", "extra_noise": 1.0}
+    assert load_recipe("nnsp-shipped") == dataclasses.replace(load_recipe("nnsp-wide"), **own)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
