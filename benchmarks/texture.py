@@ -109,7 +109,8 @@ def judged(features: Array, truth: Array) -> dict[str, Any]:
         ):
             wrong = np.concatenate(
                 [
-                    predicted(kept[:, parts.train], truth[parts.train], kept[:, parts.test]) - truth[parts.test]
+                    predicted(kept[:, parts.train], truth[parts.train], kept[:, parts.test])
+                    - truth[parts.test]
                     for parts in folds
                 ],
                 axis=1,

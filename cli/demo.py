@@ -47,10 +47,10 @@ def command(call: Call, out: Path, seed: int, overwrite: bool) -> None:
       qctrun-out/           what filter and params wrote
       demo.png              slices, maps and errors of raw, filtered and truth
     """
-    from qctrun.runtime.drawing import require_matplotlib
+    from qctrun.runtime.extras import library
     from qctrun.runtime.writing import Staging
 
-    require_matplotlib()
+    library("matplotlib.figure", "picture")
     _refuse_existing(out, overwrite)
     with Staging(out, (PICTURE,), overwrite=overwrite) as staging:
         call.say(f"simulating a vertebra at 100 mAs into {out / 'scan'}")

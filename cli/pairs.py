@@ -104,13 +104,12 @@ def command(
 
 def _require_extras(study: "StudyFile") -> None:
     """What has to be installed, before hours go into what needs it."""
-    from qctrun.runtime.drawing import require_matplotlib
+    from qctrun.runtime.extras import library
     from qctrun.runtime.formats import suffix_of
     from qctrun.runtime.reading.scanco import require_itk
-    from qctrun.train.pairs.h5 import require_h5py
 
-    require_h5py()
-    require_matplotlib()
+    library("h5py", "pairs")
+    library("matplotlib.figure", "picture")
     if any(suffix_of(each.reference) in SCANCO for each in study.specimens):
         require_itk()
 

@@ -21,10 +21,11 @@ def check_formats(source: Path, formats: tuple[str, ...], *, maps: bool) -> None
     """Refuse DICOM as output, before any work, of an input that no DICOM scan stands behind."""
     if "dicom" not in formats:
         return
-    from qctrun.runtime.writing.dicom import require_highdicom, scan_behind
+    from qctrun.runtime.extras import library
+    from qctrun.runtime.writing.dicom import scan_behind
 
     if maps:
-        require_highdicom()
+        library("highdicom", "DICOM maps")
     scan_behind(source)
 
 

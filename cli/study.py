@@ -110,12 +110,12 @@ def run_command(
       results.csv        every number as one table
       *.png              figures
     """
-    from qctrun.runtime.drawing import require_matplotlib
+    from qctrun.runtime.extras import library
     from qctrun.runtime.writing import Staging
     from qctrun.train.needs import require_torch
 
     require_torch()
-    require_matplotlib()
+    library("matplotlib.figure", "picture")
     from qctrun.train.study.check_raw import check_raw
     from qctrun.train.study.pictures import drawn
     from qctrun.train.study.publish import INDEX, file_names, index_page, published

@@ -161,6 +161,6 @@ def test_a_damaged_segmentation_is_refused_in_one_line(tmp_path, scan):
 
 def test_without_highdicom_the_mend_is_named(tmp_path, scan, monkeypatch):
     path = write_seg(tmp_path / "seg.dcm", scan, blocks())
-    monkeypatch.setitem(__import__("sys").modules, "highdicom.seg", None)
+    monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
     with pytest.raises(RuntimeMissingError, match=r'pip install "qctrun\[dicom\]"'):
         laid(path, scan)

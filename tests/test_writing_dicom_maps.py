@@ -12,8 +12,8 @@ from dicom_sources import CROOKED, PATIENT, faults, scan, stored
 
 from qctrun.runtime import Grid, Volume, local_maps, read, write_dicom
 from qctrun.runtime.errors import InputError, OutputExistsError, RuntimeMissingError
+from qctrun.runtime.extras import library
 from qctrun.runtime.reading.told import sidecar_in
-from qctrun.runtime.writing.dicom import maps as rooms
 
 pytest.importorskip("highdicom", reason="highdicom (the extra dicom) is not installed")
 
@@ -191,7 +191,7 @@ def test_what_cannot_be_a_map_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
         write_dicom(volume, tmp_path / "a.dcm")
     monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
     with pytest.raises(RuntimeMissingError, match=r'pip install "qctrun\[dicom\]"'):
-        rooms.require_highdicom()
+        library("highdicom", "DICOM maps")
     with pytest.raises(RuntimeMissingError):
         write_dicom(volume, tmp_path / "b.dcm")
     shutil.rmtree(tmp_path / "scan")

@@ -10,7 +10,7 @@ from qctrun.runtime.calibrating.drift import AT_MG_CM3
 from qctrun.runtime.calibrating.measure import CORE
 from qctrun.runtime.calibrating.reference import ReferenceLine
 from qctrun.runtime.calibrating.rods_line import RodsLine
-from qctrun.runtime.drawing import require_matplotlib
+from qctrun.runtime.extras import library
 from qctrun.runtime.volume import Volume
 
 Doubles = npt.NDArray[np.float64]
@@ -34,7 +34,7 @@ def draw_rods(volume: Volume, found: RodsLine) -> bytes:
     RuntimeMissingError
         When matplotlib is not installed.
     """
-    figure = require_matplotlib().Figure(figsize=(12, 11), layout="constrained")
+    figure = library("matplotlib.figure", "picture").Figure(figsize=(12, 11), layout="constrained")
     first, last = found.readings.first, found.readings.last
     slices = list(dict.fromkeys([first, (first + last) // 2, last]))
     parts = figure.add_gridspec(len(slices) + 1, 3, height_ratios=[1] * len(slices) + [1.7])
@@ -54,7 +54,7 @@ def draw_rods(volume: Volume, found: RodsLine) -> bytes:
 
 def draw_reference(found: ReferenceLine) -> bytes:
     """Draw the regression on a reference scan and what it leaves over; PNG bytes. Raises what `draw_rods` does."""
-    figure = require_matplotlib().Figure(figsize=(12, 5), layout="constrained")
+    figure = library("matplotlib.figure", "picture").Figure(figsize=(12, 5), layout="constrained")
     axes, residuals = figure.subplots(1, 2)
     line = found.calibration
     x, y = found.densities_mg_cm3, found.values_hu

@@ -8,7 +8,8 @@ import numpy.typing as npt
 from pydicom import dcmread
 from pydicom.errors import InvalidDicomError
 
-from qctrun.runtime.errors import InputError, RuntimeMissingError
+from qctrun.runtime.errors import InputError
+from qctrun.runtime.extras import library
 from qctrun.runtime.reading.label_names import Names
 from qctrun.runtime.reading.sources import cause, files_below, is_dicom, quiet, readable
 from qctrun.runtime.volume import Grid
@@ -78,7 +79,7 @@ def load_segments(file: Path, path: Path) -> tuple[npt.NDArray[Any], Grid, Names
         When highdicom is not installed.
     """
     _check_class(file, path)
-    highdicom = _require_highdicom()
+    highdicom = library("highdicom", "DICOM SEG")
     try:
         with quiet():
             segmentation = highdicom.seg.segread(file)
@@ -115,15 +116,6 @@ def _check_class(file: Path, path: Path) -> None:
     if found not in SEGMENTATIONS:
         got = f"a DICOM object of class {getattr(found, 'name', found)}"
         raise InputError(f"{path}", wanted="a label map or a DICOM SEG", got=got)
-
-
-def _require_highdicom() -> Any:
-    try:
-        import highdicom.seg
-    except ImportError as error:
-        mend = 'pip install "qctrun[dicom]"'
-        raise RuntimeMissingError("highdicom is not installed; a DICOM SEG needs it", mend=mend) from error
-    return highdicom
 
 
 def _grid(volume: Any) -> Grid:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.runtime.drawing import require_matplotlib
+from qctrun.runtime.extras import library
 from qctrun.runtime.volume import MapKey
 from qctrun.train.insilico.demonstration import Measured, rmse
 
@@ -32,7 +32,7 @@ def draw(found: Mapping[str, Measured], threshold_mg_cm3: float, path: Path) -> 
     RuntimeMissingError
         When matplotlib is not installed.
     """
-    figure_module = require_matplotlib()
+    figure_module = library("matplotlib.figure", "picture")
     keys: tuple[MapKey, ...] = ("BMD", ("TMD", threshold_mg_cm3), ("BVTV", threshold_mg_cm3))
     figure = figure_module.Figure(figsize=(21, 9), layout="constrained")
     axes = figure.subplots(3, 7)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.runtime.errors import InputError, RuntimeMissingError
+from qctrun.runtime.errors import InputError
+from qctrun.runtime.extras import library
 from qctrun.runtime.writing.files import writing
 
 CHUNK = (32, 64, 64)
@@ -25,22 +26,6 @@ MOST_PACKED = 1032
 """Deflate makes nothing smaller than by this: whoever claims more lies about a size."""
 
 
-def require_h5py() -> Any:
-    """The HDF5 module, or the line that installs it.
-
-    Raises
-    ------
-    RuntimeMissingError
-        When h5py is not installed.
-    """
-    try:
-        import h5py
-    except ImportError as error:
-        mend = 'type: pip install "qctrun[pairs]"'
-        raise RuntimeMissingError("pairs", wanted="h5py", got="not installed", mend=mend) from error
-    return h5py
-
-
 @contextmanager
 def new_file(path: Path) -> Iterator[Any]:
     """A file to fill, under a hidden name until the block ends well; then it takes the place of an earlier one.
@@ -52,7 +37,7 @@ def new_file(path: Path) -> Iterator[Any]:
     OutputError
         When the disk refuses; the earlier file is still there then.
     """
-    h5py = require_h5py()
+    h5py = library("h5py", "pairs")
     part = path.with_name(f".{path.name}.part")
     with writing(path):
         part.unlink(missing_ok=True)
@@ -115,7 +100,7 @@ def opened(path: Path) -> Iterator[Any]:
     InputError
         When it is not there, is no HDF5 file, or is damaged.
     """
-    h5py = require_h5py()
+    h5py = library("h5py", "pairs")
     try:
         if not path.is_file():
             raise InputError(
@@ -143,7 +128,7 @@ def member(group: Any, name: str) -> Any:
     KeyError
         When it is not there or is a link.
     """
-    h5py = require_h5py()
+    h5py = library("h5py", "pairs")
     if not isinstance(group, h5py.Group) or not isinstance(group.get(name, getlink=True), h5py.HardLink):
         raise KeyError(f"no {name}")
     return group[name]
@@ -158,7 +143,7 @@ def whole_array(group: Any, name: str, dimensions: int, kind: str) -> npt.NDArra
         When it is not there, lies outside of the file, is of another type, or is larger than its bytes allow.
     """
     data = member(group, name)
-    if not isinstance(data, require_h5py().Dataset) or data.is_virtual or data.external:
+    if not isinstance(data, library("h5py", "pairs").Dataset) or data.is_virtual or data.external:
         raise ValueError(f"{name} is not an array of this file")
     if data.dtype != np.dtype(kind) or len(data.shape) != dimensions:
         raise ValueError(f"{name} has another type or shape")

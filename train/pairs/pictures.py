@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from qctrun.runtime.drawing import require_matplotlib
+from qctrun.runtime.extras import library
 from qctrun.runtime.volume import FloatArray, Volume
 from qctrun.train.pairs.fixed import Fixed
 from qctrun.train.pairs.judging import Verdict
@@ -47,7 +47,7 @@ def draw_checkerboard(fixed: Fixed, on_grid: Volume, title: str, verdict: Verdic
     RuntimeMissingError
         When matplotlib is not installed.
     """
-    figure = require_matplotlib().Figure(figsize=(13, 9.6), layout="constrained")
+    figure = library("matplotlib.figure", "picture").Figure(figsize=(13, 9.6), layout="constrained")
     rows = figure.subplots(2, 3)
     spacing = fixed.density.grid.spacing
     scan = _softened(on_grid.array, spacing)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qctrun.runtime.drawing import require_matplotlib
+from qctrun.runtime.extras import library
 from qctrun.train.study.over_folds import STRUCTURE
 
 Array = npt.NDArray[Any]
@@ -186,7 +186,7 @@ def share_over_threshold(shares: Mapping[tuple[str, float], Mapping[str, Mapping
 
 
 def _figure(width: float, height: float, rows: int, columns: int, **shared: Any) -> tuple[Any, list[Any]]:
-    figure = require_matplotlib().Figure(figsize=(width, height), layout="constrained")
+    figure = library("matplotlib.figure", "picture").Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
 
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import fft, ndimage
 
-from qctrun.runtime.errors import InputError, RuntimeMissingError, UsageError
+from qctrun.runtime.errors import InputError, UsageError
+from qctrun.runtime.extras import library
 from qctrun.train.insilico.fields import FloatArray, Size, by_radius, filtered
 from qctrun.train.insilico.scanner import PAPER_SPACING_MM, Scanner
 
@@ -187,7 +186,7 @@ def _gaussian(sigma_mm: float) -> Candidate:
 
 def _nlm(strength: float, sigma: float) -> Candidate:
     """Non-local means that is told of `strength` times the noise: taking noise for white, it smooths too much."""
-    denoise = require_scikit_image().denoise_nl_means
+    denoise = library("skimage.restoration", "filter").denoise_nl_means
     told = strength * sigma
 
     def apply(scan: FloatArray) -> FloatArray:
@@ -199,7 +198,7 @@ def _nlm(strength: float, sigma: float) -> Candidate:
 
 def _tv(strength: float, sigma: float) -> Candidate:
     """Total variation, its weight at `strength` times the noise."""
-    denoise = require_scikit_image().denoise_tv_chambolle
+    denoise = library("skimage.restoration", "filter").denoise_tv_chambolle
 
     def apply(scan: FloatArray) -> FloatArray:
         return np.asarray(denoise(scan, strength * sigma, eps=0, max_num_iter=_TV_STEPS), dtype=np.float32)
@@ -238,18 +237,3 @@ def _periodogram(volume: FloatArray) -> tuple[npt.NDArray[np.float64], npt.NDArr
     radius = np.sqrt(a[:, None, None] ** 2 + b[:, None] ** 2 + c**2)
     resolved = radius > max(a[1], b[1], c[1])
     return radius[resolved], power[resolved]
-
-
-def require_scikit_image() -> Any:
-    """The filters of scikit-image.
-
-    Raises
-    ------
-    RuntimeMissingError
-        When it is not installed.
-    """
-    try:
-        return import_module("skimage.restoration")
-    except ImportError as error:
-        mend = 'type: pip install "qctrun[study]"'
-        raise RuntimeMissingError("filter", wanted="scikit-image", got="not installed", mend=mend) from error

@@ -7,7 +7,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from qctrun.runtime.errors import InputError, RuntimeMissingError
+from qctrun.runtime.errors import InputError
+from qctrun.runtime.extras import library
 from qctrun.runtime.reading.sources import quiet
 from qctrun.runtime.version import VERSION
 from qctrun.runtime.volume import Volume
@@ -29,23 +30,6 @@ from qctrun.runtime.writing.dicom.sources import Source, uids_of
 _NUMBERS = {"BMD": 1, "SD": 2, "BVTV": 3, "TMD": 4}
 """How far behind the derived series the series of each quantity stands."""
 _LABELS = {"BVTV": "BV/TV"}
-
-
-def require_highdicom() -> None:
-    """Refuse to go on without the library that parametric maps need.
-
-    Raises
-    ------
-    RuntimeMissingError
-        Naming the command that installs it.
-    """
-    try:
-        import highdicom  # noqa: F401
-    except ImportError as error:
-        mend = 'pip install "qctrun[dicom]"'
-        raise RuntimeMissingError(
-            "highdicom is not installed", wanted="it for DICOM maps", mend=mend
-        ) from error
 
 
 def write_map(volume: Volume, source: Source, path: Path) -> None:
@@ -71,7 +55,7 @@ def write_map(volume: Volume, source: Source, path: Path) -> None:
     """
     if volume.unit == "HU":
         raise InputError("parametric map", wanted="density or fractions", got="a volume in HU")
-    require_highdicom()
+    library("highdicom", "DICOM maps")
     with quiet():
         common.save(_object(volume, source), path)
 
@@ -184,9 +168,9 @@ def _finish(made: Any, volume: Volume, source: Source) -> None:
         made.pop(name, None)
     _name_dimensions(made)
     made.ContentDate, made.ContentTime = _scanned(first)
-    library = made.ContributingEquipmentSequence[-1]  # highdicom, as it names itself
-    library.pop("ContributionDateTime", None)
-    made.ContributingEquipmentSequence = [common.scanner(source), common.processor(), library]
+    maker = made.ContributingEquipmentSequence[-1]  # highdicom, as it names itself
+    maker.pop("ContributionDateTime", None)
+    made.ContributingEquipmentSequence = [common.scanner(source), common.processor(), maker]
     made.CodingSchemeIdentificationSequence = [codes.scheme()]
     made.DerivationDescription = common.derivation(volume)
     common.add_private(made, volume)

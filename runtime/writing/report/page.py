@@ -4,9 +4,8 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
 
-from qctrun.runtime.errors import RuntimeMissingError
+from qctrun.runtime.extras import library
 from qctrun.runtime.writing.report.facts import Fact, Made
 from qctrun.runtime.writing.report.numbers import Block, Headline
 
@@ -70,7 +69,7 @@ def rendered(page: Page, pictures: Mapping[str, bytes]) -> str:
     RuntimeMissingError
         When jinja2 is not installed.
     """
-    jinja2, _ = require_report()
+    jinja2 = library("jinja2", "report")
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_packaged),
         autoescape=True,
@@ -86,21 +85,16 @@ def rendered(page: Page, pictures: Mapping[str, bytes]) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def require_report() -> tuple[Any, Any]:
-    """The modules jinja2 and matplotlib, or the line that installs them.
+def require_report() -> None:
+    """Refuse to go on without what a page is made with.
 
     Raises
     ------
     RuntimeMissingError
-        When one of them is not installed.
+        When jinja2 or matplotlib is not installed.
     """
-    try:
-        import jinja2
-        import matplotlib
-    except ImportError as error:
-        got, mend = f"no {error.name}", 'type: pip install "qctrun[report]"'
-        raise RuntimeMissingError("report", wanted="jinja2 and matplotlib", got=got, mend=mend) from error
-    return jinja2, matplotlib
+    for module in ("jinja2", "matplotlib.figure"):
+        library(module, "report")
 
 
 def _packaged(name: str) -> str:
