@@ -115,13 +115,13 @@ def judged(features: Array, truth: Array) -> dict[str, Any]:
                 ],
                 axis=1,
             )
-            rmse = np.sqrt((wrong**2).mean(axis=(0, 1)))
+            errors = np.sqrt((wrong**2).mean(axis=(0, 1)))
             found[f"{split}, {words}"] = {
                 name: {
                     "rmse": round(float(e), 2),
                     "explained_percent": round(float(100 * (1 - (e / s) ** 2)), 1),
                 }
-                for name, e, s in zip(QUANTITIES, rmse, truth.std(axis=0), strict=True)
+                for name, e, s in zip(QUANTITIES, errors, truth.std(axis=0), strict=True)
             }
     return found
 
@@ -137,22 +137,32 @@ def judged_on_donors(folder: Path) -> dict[str, Any]:
         )
         values = predicted(features, truth, unseen)
         line = predicted(features[..., :1], truth, unseen[..., :1])
-        found[words(mas)] = {
+        found[named(mas)] = {
             name: {
-                "rmse": round(float(np.sqrt(np.mean((values[..., i] - wanted[:, i]) ** 2))), 2),
-                "rmse_of_bmd_alone": round(float(np.sqrt(np.mean((line[..., i] - wanted[:, i]) ** 2))), 2),
-                "partial_r2_percent": metrics(
-                    values[..., i], wanted[:, i], given=unseen[..., 0], resamples=0
-                ).partial_r2_percent,
+                "rmse": rmse(values[..., i] - wanted[:, i]),
+                "rmse_of_bmd_alone": rmse(line[..., i] - wanted[:, i]),
+                "partial_r2_percent": beyond_bmd(values[..., i], wanted[:, i], unseen[..., 0]),
             }
             for i, name in enumerate(QUANTITIES)
         }
     return found
 
 
-def words(mas: float) -> str:
+def named(mas: float) -> str:
     """A tube current for people."""
     return "no noise" if mas == NO_NOISE_MAS else f"{mas:g} mAs"
+
+
+def rmse(wrong: Array) -> float:
+    """Root mean squared error."""
+    return round(float(np.sqrt(np.mean(wrong**2))), 2)
+
+
+def beyond_bmd(values: Array, truth: Array, bmd: Array) -> float:
+    """Partial R2, percent, once a straight line in raw BMD is taken from both."""
+    found = metrics(values, truth, given=bmd, resamples=0).partial_r2_percent
+    assert found is not None
+    return round(found, 1)
 
 
 def together(parts: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
@@ -172,7 +182,7 @@ def main() -> None:
     phantoms = [study_phantom(index) for index in range(VERTEBRAE)]
     found: dict[str, Any] = {"machine": cpu_words()}
     for mas in (NO_NOISE_MAS, 360.0, 100.0):
-        found[words(mas)] = judged(*together([data(phantom, mas) for phantom in phantoms]))
+        found[named(mas)] = judged(*together([data(phantom, mas) for phantom in phantoms]))
     if arguments.microct:
         found["donors never seen"] = judged_on_donors(arguments.microct)
     text = json.dumps(found, indent=2)
