@@ -77,7 +77,7 @@ def check_raw_command(call: Call, as_json: bool) -> None:
     default="full",
     show_default=True,
     help="full: five folds, for a GPU; paper: the same with the paper's own recipes; short: a small part of it, "
-    "for two CPU cores and about two hours.",
+    "for two CPU cores and two and a half hours.",
 )
 @click.option(
     "--filters",
