@@ -108,7 +108,7 @@ def _for_people(name: str, version: str, notes: dict[str, Any], difference: floa
         *(trained_on_pairs(notes) if "pairs" in notes else _trained_on_simulation(notes)),
         f"- **For how long**: {_counted(notes['epochs'], 'epoch')} of {_counted(recipe['steps_per_epoch'], 'step')} "
         f"of {_counted(pairs, 'pair')}, {_counted(round(notes['seconds'] / 60), 'minute')}, "
-        f"best epoch {notes['best_epoch']}; "
+        f"{_kept(notes)}; "
         f"{notes['machine']}, torch {notes['torch']}.",
         f"- **How**: {_how(recipe)}; {notes['seconds_per_epoch']:g} s an epoch.",
         f"- **Exported** within {difference:.1e} of torch (relative, largest of five sizes).",
@@ -143,12 +143,22 @@ def _trained_on_simulation(notes: dict[str, Any]) -> list[str]:
     ]
 
 
+def _kept(notes: dict[str, Any]) -> str:
+    """Which epoch's weights these are; runs of earlier releases kept the best."""
+    return (
+        "the last one kept" if notes["recipe"].get("keep") == "last" else f"best epoch {notes['best_epoch']}"
+    )
+
+
 def _how(recipe: dict[str, Any]) -> str:
     weights = recipe["weights"] or LOSS_WEIGHTS[recipe["loss"]]
     mixture = ", ".join(f"{name} {weight:g}" for name, weight in weights.items())
     kept = f"averaged with decay {recipe['averaging']:g}" if recipe["averaging"] else "not averaged"
+    muon = "Muon, " if recipe.get("optimizer") == "muon" else ""
+    share = recipe.get("extra_noise", 0)
+    noise = f"up to {share:g} of its noise's variance added to each scan, " if share else ""
     return (
-        f"recipe {recipe['name']}: loss {recipe['loss']} ({mixture}), rate {recipe['learning_rate']:.2g} "
+        f"recipe {recipe['name']}: loss {recipe['loss']} ({mixture}), {noise}{muon}rate {recipe['learning_rate']:.2g} "
         f"({recipe['rate']}), weights {kept}, trained in {recipe['precision']}"
     )
 

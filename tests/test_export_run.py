@@ -140,6 +140,16 @@ def test_card_of_another_recipe(finished):
     )
 
 
+def test_card_tells_of_noise_muon_and_the_last_epoch(finished):
+    notes = read_notes(finished[0])
+    assert "best epoch" in training_run._for_people("tiny", "7", notes, 1e-8)
+    notes["recipe"] |= {"optimizer": "muon", "keep": "last", "extra_noise": 0.5}
+    words = training_run._for_people("tiny", "7", notes, 1e-8)
+    assert "), up to 0.5 of its noise's variance added to each scan, Muon, rate 0.003 (halved)" in words
+    assert ", the last one kept; " in words
+    assert "best epoch" not in words
+
+
 def test_card_of_a_split_by_position(finished):
     """The donors of the test were trained on too, at other places; the card must not call them unseen."""
     notes = read_notes(finished[0])
