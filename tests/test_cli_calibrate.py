@@ -1,7 +1,7 @@
 """`qctrun calibrate` as it is typed: what it writes, says and refuses."""
 
-import builtins
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,14 +110,8 @@ def test_a_scan_with_uneven_gaps_is_calibrated_when_it_may_be_mended(fresh, qctr
 
 
 def test_without_matplotlib_the_line_is_written_and_the_absence_said(scanned, fresh, qctrun, monkeypatch):
-    real = builtins.__import__
-
-    def absent(name, *args, **kwargs):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", absent)
+    for name in ("matplotlib", "matplotlib.figure"):
+        monkeypatch.setitem(sys.modules, name, None)
     said = qctrun("calibrate", scanned, "--phantom", "qrm-bdc-6")
     assert said.code == 0
     assert "no calibration.png was made: picture: wanted matplotlib" in said.err

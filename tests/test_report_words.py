@@ -271,10 +271,11 @@ def test_bytes_that_are_no_text_do_not_stop_the_page():
 
 @pytest.mark.parametrize("library", ["jinja2", "matplotlib"])
 def test_a_missing_library_is_named_with_the_line_that_installs_it(tmp_path, qctrun, monkeypatch, library):
-    monkeypatch.setitem(sys.modules, library, None)
+    for module in (library, f"{library}.figure"):
+        monkeypatch.setitem(sys.modules, module, None)
     said = qctrun("report", tmp_path)
     assert said.code == 5
-    assert f"no {library}" in said.err
+    assert f"wanted {library}, got not installed" in said.err
     assert 'pip install "qctrun[report]"' in said.err
     assert said.err.count("\n") == 1
 
