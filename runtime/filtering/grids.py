@@ -284,8 +284,8 @@ def spacing_notes(found_mm: Sequence[float], wanted_mm: Sequence[float], grid: s
     told = f"voxel spacing {spacing_text(found_mm)}: "
     if max(ratios) > COARSEST:
         return [
-            f"{told}too coarse for the filter on any grid; of simulated scans of 0.7 mm and 100 mAs the shipped one made "
-            "a TMD 59 mg/cm3 and a BV/TV 10 points too high, with --grid model (docs/grids.md)"
+            f"{told}too coarse for the filter on any grid; of simulated scans of 0.7 mm and 100 mAs the shipped one "
+            "made a TMD 59 mg/cm3 and a BV/TV 10 points too high, with --grid model (docs/grids.md)"
         ]
     if grid == "model" or all(abs(ratio - 1) <= WARNED_SPACING for ratio in ratios):
         return []
